@@ -1,0 +1,103 @@
+"""Writing that loses nothing: everything goes to a temporary name first and is then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from course_utils.errors import OutputError
+
+_ADVICE = {
+    errno.ENOSPC: "Free some space on this disk, or choose another folder, and run it again.",
+    errno.EDQUOT: "Your disk quota is used up: free some space or choose another folder.",
+    errno.EACCES: "Choose a folder you may write to.",
+    errno.EPERM: "Choose a folder you may write to.",
+    errno.EROFS: "This disk is read-only: choose another folder.",
+    errno.ENOTDIR: "A file stands where a folder is needed: choose another folder.",
+    errno.EEXIST: "A file stands where a folder is needed: choose another folder.",
+}
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ADVICE:
+            raise
+        raise OutputError(
+            f"Could not write here: {error.strerror}.", where=path, do=_ADVICE[error.errno]
+        ) from error
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its name when the block ends without an error.
+
+    What was at `path` stays until then and is replaced as a whole. After an error the temporary
+    folder is removed. Raises `OutputError` when the place is not writable or the disk is full.
+    """
+    path = Path(path)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        old = None
+        try:
+            yield work
+            os.chmod(work, 0o755)
+            if path.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent)) / "was"
+                os.rename(path, old)
+            os.rename(work, path)
+        except BaseException:
+            if old is not None and old.exists() and not path.exists():
+                os.rename(old, path)
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        finally:
+            if old is not None:
+                shutil.rmtree(old.parent, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write `text` (UTF-8) to `path` in one step; a reader sees the old file or the new one."""
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Write `content` to `path` in one step; a reader sees the old file or the new one."""
+    path = Path(path)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    return path
+
+
+def check_writable(folder: str | Path) -> Path:
+    """The folder, made if it was missing; raises `OutputError` before any work is done in vain."""
+    folder = Path(folder)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    return folder
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
