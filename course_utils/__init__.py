@@ -1,3 +1,3 @@
-"""Shrinking BERT: what the notebooks stand on. Importing it loads neither torch nor transformers."""
+"""Shrinking BERT: what the notebooks stand on. Importing it loads no torch, no transformers."""
 
 __version__ = "0.1.0"

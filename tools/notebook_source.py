@@ -1,0 +1,68 @@
+"""From a notebook's source (jupytext percent format) to the notebook a learner opens.
+
+Two rules make an exercise of its solution: a cell tagged `solution` is folded under "Answer", and
+in any other code cell everything from a line `# solution` on becomes `...  # your code here`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+
+from course_utils.classroom.source import fenced
+
+METADATA = {
+    "kernelspec": {
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        "name": "python3",
+    },
+    "language_info": {"name": "python"},
+}
+KEPT_CELL_METADATA = ("tags", "jupyter")
+MARKER = re.compile(r"^([ \t]*)# solution[ \t]*$.*", flags=re.MULTILINE | re.DOTALL)
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    """The tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def read_source(path: Path, *, solutions: bool = False) -> NotebookNode:
+    """The notebook of a source file, not executed; with `solutions`, the answers are live code.
+
+    Cell ids are made of the notebook's name and the cell's content: an unchanged cell keeps its id.
+    """
+    parsed = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
+    notebook = nbformat.v4.new_notebook(metadata=METADATA)
+    seen: dict[str, int] = {}
+    for cell in parsed.cells:
+        if not solutions:
+            cell = _for_learners(cell)
+        new = (
+            nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
+        )
+        metadata = {key: cell.metadata[key] for key in KEPT_CELL_METADATA if key in cell.metadata}
+        if "corpus-text" in metadata.get("tags", []):  # its output is not kept, so not compared
+            metadata["tags"] = list(dict.fromkeys([*metadata["tags"], "nbval-ignore-output"]))
+        seen[cell.source] = seen.get(cell.source, 0) + 1
+        key = f"{path.stem}\n{seen[cell.source]}\n{cell.source}"
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        notebook.cells.append(new(cell.source, metadata=metadata, id=digest[:12]))
+    return notebook
+
+
+def _for_learners(cell: NotebookNode) -> NotebookNode:
+    """The cell with its solution folded away or left for the learner to write."""
+    if "solution" in tags(cell):
+        answer = cell.source if cell.cell_type == "markdown" else fenced(cell.source)
+        folded = f"<details><summary>Answer</summary>\n\n{answer}\n\n</details>"
+        return nbformat.v4.new_markdown_cell(folded, metadata=cell.metadata)
+    if cell.cell_type == "code":
+        cell.source = MARKER.sub(r"\1...  # your code here", cell.source)
+    return cell
