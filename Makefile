@@ -12,7 +12,7 @@ ifdef COURSE_MIRROR
 export COURSE_MIRROR := $(abspath $(COURSE_MIRROR))
 endif
 
-.PHONY: course test lab venv notebooks doctor lint clean
+.PHONY: course test lab venv notebooks results doctor lint clean
 
 course: $(READY)  ## every notebook run in order, the pipeline's report, the table
 	$(BIN)/python tools/build_notebooks.py --execute --out build/notebooks
@@ -32,6 +32,9 @@ venv: $(READY)
 
 notebooks: $(READY)  ## notebooks/*.ipynb from notebooks/source/*.py, executed
 	$(BIN)/python tools/build_notebooks.py --execute
+
+results: $(READY)  ## the README's table and figure, from what `make course` measured
+	$(BIN)/python tools/update_readme.py build/report
 
 doctor: $(READY)  ## what this machine has, and what to do about what it lacks
 	$(BIN)/course doctor

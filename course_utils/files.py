@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ _ADVICE = {
     errno.EROFS: "This disk is read-only: choose another folder.",
     errno.ENOTDIR: "A file stands where a folder is needed: choose another folder.",
     errno.EEXIST: "A file stands where a folder is needed: choose another folder.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EFBIG: "Files of this size are not allowed here: choose another folder.",
 }
 
 
@@ -28,12 +31,21 @@ _ADVICE = {
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno not in _ADVICE:
+    except Exception as error:
+        number = _system_error(error)
+        if number not in _ADVICE:
             raise
         raise OutputError(
-            f"Could not write here: {error.strerror}.", where=path, do=_ADVICE[error.errno]
+            f"Could not write here: {os.strerror(number)}.", where=path, do=_ADVICE[number]
         ) from error
+
+
+def _system_error(error: Exception) -> int | None:
+    """The system's number of an error; libraries in Rust, as safetensors, have it in the words."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 @contextlib.contextmanager

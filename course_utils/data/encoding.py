@@ -1,0 +1,77 @@
+"""Texts as token ids, ready for a model: encoded once, padded batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from course_utils.data.padding import pad as pad_arrays
+from course_utils.errors import DataError
+
+MAX_LENGTH = 128
+
+
+class EncodedTexts(Dataset):
+    """Token ids of N texts with tensors that go with them, row by row.
+
+    `columns` maps a name to a tensor whose first dimension is N: `labels` (N,), and later the
+    teacher's signals. An item is a dict of its ids and its row of every column.
+    """
+
+    def __init__(self, input_ids: list[list[int]], **columns: Tensor):
+        wrong = {name: len(rows) for name, rows in columns.items() if len(rows) != len(input_ids)}
+        if wrong:
+            raise DataError(
+                f"There are {len(input_ids)} texts, but rows in these columns: {wrong}."
+            )
+        self.input_ids = input_ids
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def __getitem__(self, i: int) -> dict:
+        return {"input_ids": self.input_ids[i]} | {k: v[i] for k, v in self.columns.items()}
+
+    def with_columns(self, **columns: Tensor) -> EncodedTexts:
+        """The same texts with more or other columns; nothing is copied."""
+        return EncodedTexts(self.input_ids, **self.columns | columns)
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    labels: Sequence[int] | None = None,
+    *,
+    max_length: int = MAX_LENGTH,
+) -> EncodedTexts:
+    """The texts as ids, cut to `max_length` tokens; `labels` are -100 (not counted) if left out."""
+    ids = []
+    if texts := list(texts):  # a tokenizer fails on none
+        options = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+        ids = tokenizer(texts, **options)["input_ids"]
+    labels = torch.full((len(ids),), -100) if labels is None else torch.tensor(labels)
+    return EncodedTexts(ids, labels=labels)
+
+
+def pad(rows: list[list[int]], pad_token_id: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, (B, S) int64, padded to the longest row."""
+    return {name: torch.from_numpy(array) for name, array in pad_arrays(rows, pad_token_id).items()}
+
+
+class PadBatch:
+    """A collator: items of `EncodedTexts` become one batch of tensors."""
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, items: list[dict]) -> dict[str, Tensor]:
+        batch = pad([item["input_ids"] for item in items], self.pad_token_id)
+        for name in items[0]:
+            if name != "input_ids":
+                batch[name] = torch.stack([item[name] for item in items])
+        return batch
