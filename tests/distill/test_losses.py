@@ -1,0 +1,449 @@
+"""Every loss against loops over Python numbers, value and gradient, and against known figures."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from course_utils.distill.losses import (
+    distillation_loss,
+    hard_cross_entropy,
+    hidden_mse,
+    mean_over_counted,
+    soft_cross_entropy,
+    soft_kl,
+)
+
+SHAPES = [(4, 3), (2, 3, 7)]  # (N, C) and (B, S, V)
+TEMPERATURES = [1.0, 2.0, 8.0]
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 2e-2}
+NAN, INF = math.nan, math.inf
+
+
+# The references: slow, obvious, on lists of Python floats.
+
+
+def naive_log_probs(row: list[float], temperature: float) -> list[float]:
+    largest = max(row)
+    total = sum(math.exp((x - largest) / temperature) for x in row)
+    return [(x - largest) / temperature - math.log(total) for x in row]
+
+
+def naive_soft_cross_entropy(student: list[float], teacher: list[float], t: float) -> float:
+    s, q = naive_log_probs(student, t), naive_log_probs(teacher, t)
+    return t * t * -sum(math.exp(q[c]) * s[c] for c in range(len(s)))
+
+
+def naive_soft_kl(student: list[float], teacher: list[float], t: float) -> float:
+    s, q = naive_log_probs(student, t), naive_log_probs(teacher, t)
+    return t * t * sum(math.exp(q[c]) * (q[c] - s[c]) for c in range(len(s)))
+
+
+def naive_hard(row: list[float], label: int) -> float:
+    return 0.0 if label == -100 else -naive_log_probs(row, 1.0)[label]
+
+
+def naive_distillation(
+    student: list[list[float]],
+    teacher: list[list[float]],
+    labels: list[int],
+    alpha: float,
+    temperature: float,
+) -> float:
+    total = 0.0
+    for row, target, label in zip(student, teacher, labels, strict=True):
+        soft = naive_soft_kl(row, target, temperature)
+        if label == -100:
+            total += soft
+        else:
+            total += alpha * naive_hard(row, label) + (1 - alpha) * soft
+    return total / len(labels)
+
+
+def naive_squares(student: list[float], teacher: list[float]) -> float:
+    return sum((a - b) ** 2 for a, b in zip(student, teacher, strict=True)) / len(student)
+
+
+def rows_of(tensor: torch.Tensor) -> list[list[float]]:
+    return tensor.detach().double().flatten(0, -2).tolist()
+
+
+def slopes(loss, rows: list[list[float]], step: float = 1e-5) -> torch.Tensor:
+    """The gradient of `loss(rows)` by central differences, one number after the other."""
+    gradient = torch.zeros(len(rows), len(rows[0]), dtype=torch.float64)
+    for i, row in enumerate(rows):
+        for c, value in enumerate(row):
+            row[c] = value + step
+            up = loss(rows)
+            row[c] = value - step
+            gradient[i, c] = (up - loss(rows)) / (2 * step)
+            row[c] = value
+    return gradient
+
+
+def logits(shape, *, dtype=torch.float64, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (scale * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def pair(shape, dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    return logits(shape, dtype=dtype).requires_grad_(), logits(shape, dtype=dtype, seed=1)
+
+
+def assert_close(found, expected, *, dtype=torch.float64) -> None:
+    tolerance = TOLERANCE[dtype]
+    torch.testing.assert_close(
+        torch.as_tensor(found, dtype=torch.float64).reshape(-1),
+        torch.as_tensor(expected, dtype=torch.float64).reshape(-1),
+        rtol=tolerance,
+        atol=tolerance / 10,
+    )
+
+
+# Value and gradient
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("loss", "naive"),
+    [(soft_kl, naive_soft_kl), (soft_cross_entropy, naive_soft_cross_entropy)],
+    ids=["kl", "cross-entropy"],
+)
+def test_soft_losses_equal_the_loops(loss, naive, shape, dtype, temperature):
+    student, teacher = pair(shape, dtype)
+    per_position = loss(student, teacher, temperature=temperature)
+    assert per_position.shape == shape[:-1]
+    targets = rows_of(teacher)
+    expected = [naive(s, t, temperature) for s, t in zip(rows_of(student), targets, strict=True)]
+    assert_close(per_position, expected, dtype=dtype)
+
+    mean_over_counted(per_position).backward()
+
+    def naive_mean(rows):
+        return sum(map(naive, rows, targets, [temperature] * len(rows))) / len(rows)
+
+    assert student.grad.dtype == dtype
+    assert_close(student.grad, slopes(naive_mean, rows_of(student)), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_hard_cross_entropy_equals_the_loops(shape, dtype):
+    student = logits(shape, dtype=dtype).requires_grad_()
+    labels = torch.arange(math.prod(shape[:-1])).reshape(shape[:-1]) % shape[-1]
+    labels.view(-1)[1] = -100
+    per_position = hard_cross_entropy(student, labels)
+    assert per_position.shape == labels.shape
+    flat = labels.flatten().tolist()
+    assert_close(per_position, list(map(naive_hard, rows_of(student), flat)), dtype=dtype)
+
+    mean_over_counted(per_position, labels != -100).backward()
+
+    def naive_mean(rows):
+        return sum(map(naive_hard, rows, flat)) / (len(flat) - 1)
+
+    assert_close(student.grad, slopes(naive_mean, rows_of(student)), dtype=dtype)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    "labels", [[0, 2, 1, 1], [-100] * 4, [0, -100, 1, -100]], ids=["all", "none", "mixed"]
+)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_distillation_loss_equals_the_loops(dtype, labels, alpha, temperature):
+    student, teacher = pair((4, 3), dtype)
+    loss = distillation_loss(
+        student, teacher, torch.tensor(labels), alpha=alpha, temperature=temperature
+    )
+    assert loss.shape == ()
+
+    def naive(rows):
+        return naive_distillation(rows, rows_of(teacher), labels, alpha, temperature)
+
+    assert_close(loss, naive(rows_of(student)), dtype=dtype)
+    loss.backward()
+    assert_close(student.grad, slopes(naive, rows_of(student)), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_hidden_mse_equals_the_loops(shape, dtype):
+    student, teacher = pair(shape, dtype)
+    loss = hidden_mse(student, teacher)
+    targets = rows_of(teacher)
+
+    def naive(rows):
+        return sum(map(naive_squares, rows, targets)) / len(rows)
+
+    assert_close(loss, naive(rows_of(student)), dtype=dtype)
+    loss.backward()
+    assert_close(student.grad, slopes(naive, rows_of(student)), dtype=dtype)
+
+
+# Figures worked out by hand
+
+
+def test_hand_calculated_numbers():
+    teacher, student = torch.tensor([[0.1, 0.2, 0.7]]).log(), torch.tensor([[0.2, 0.3, 0.5]]).log()
+    cross_entropy = soft_cross_entropy(student, teacher).item()
+    assert cross_entropy == pytest.approx(0.8869, abs=5e-5)
+    assert cross_entropy / math.log(2) == pytest.approx(1.2796, abs=5e-5)  # in bits
+    assert soft_kl(student, teacher).item() == pytest.approx(0.0851, abs=5e-5)
+    assert soft_kl(teacher, student).item() == pytest.approx(0.0920, abs=5e-5)  # the other way
+    assert hard_cross_entropy(student, torch.tensor([2])).item() == pytest.approx(math.log(2))
+
+
+def test_distillation_loss_adds_its_parts_as_the_formula_says():
+    teacher, student = torch.tensor([[0.1, 0.2, 0.7]]).log(), torch.tensor([[0.2, 0.3, 0.5]]).log()
+    loss = distillation_loss(student, teacher, torch.tensor([2]), alpha=0.25, temperature=1.0)
+    assert loss.item() == pytest.approx(0.25 * 0.6931 + 0.75 * 0.0851, abs=1e-4)
+
+
+def test_hidden_mse_of_two_small_vectors():
+    student, teacher = (
+        torch.tensor([[1.0, 2.0], [0.0, 0.0]]),
+        torch.tensor([[1.0, 4.0], [3.0, 1.0]]),
+    )
+    assert hidden_mse(student, teacher).item() == pytest.approx((4 / 2 + 10 / 2) / 2)
+
+
+# What the formulas promise
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("loss", [soft_kl, soft_cross_entropy])
+def test_gradient_is_t_times_the_difference_of_the_soft_classes(loss, shape, temperature):
+    student, teacher = pair(shape)
+    mean_over_counted(loss(student, teacher, temperature=temperature)).backward()
+    difference = F.softmax(student / temperature, -1) - F.softmax(teacher / temperature, -1)
+    n_positions = math.prod(shape[:-1])
+    torch.testing.assert_close(student.grad, temperature * difference.detach() / n_positions)
+
+
+def gradient_size(temperature: float, *, divide_by: float = 1.0) -> float:
+    student, teacher = pair((64, 8))
+    (mean_over_counted(soft_kl(student, teacher, temperature=temperature)) / divide_by).backward()
+    return student.grad.norm().item()
+
+
+def test_the_factor_t_squared_keeps_the_size_of_the_gradient():
+    assert gradient_size(8.0) / gradient_size(4.0) == pytest.approx(1.0, abs=0.05)
+    # Without the factor twice the temperature means a quarter of the gradient.
+    without = gradient_size(8.0, divide_by=8.0**2) / gradient_size(4.0, divide_by=4.0**2)
+    assert without == pytest.approx(1 / 4, rel=0.05)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_cross_entropy_is_kl_plus_t_squared_times_the_teachers_entropy(temperature):
+    student, teacher = pair((5, 6))
+    probs = F.softmax(teacher / temperature, -1)
+    entropy = -(probs * probs.log()).sum(-1)
+    difference = soft_cross_entropy(student, teacher, temperature=temperature) - soft_kl(
+        student, teacher, temperature=temperature
+    )
+    torch.testing.assert_close(difference.detach(), temperature**2 * entropy)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_kl_is_zero_for_equal_logits_and_positive_for_others(temperature):
+    student, teacher = pair((5, 6))
+    equal = soft_kl(teacher.clone().requires_grad_(), teacher, temperature=temperature)
+    torch.testing.assert_close(equal.detach(), torch.zeros_like(equal), rtol=0, atol=1e-12)
+    assert (soft_kl(student, teacher, temperature=temperature) > 1e-3).all()
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("loss", [soft_kl, soft_cross_entropy])
+def test_a_constant_added_to_all_logits_changes_nothing(loss, temperature):
+    student, teacher = pair((5, 6))
+    torch.testing.assert_close(
+        loss(student + 12.5, teacher - 7.25, temperature=temperature),
+        loss(student, teacher, temperature=temperature),
+    )
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_extreme_logits_stay_finite(dtype, temperature):
+    student = torch.tensor([[1e4, 0.0, -1e4], [-1e4, 1e4, 0.0]], dtype=dtype, requires_grad=True)
+    teacher = torch.tensor([[-1e4, 0.0, 1e4], [-1e4, 1e4, 0.0]], dtype=dtype)
+    kl = soft_kl(student, teacher, temperature=temperature)
+    assert_close(kl, [2e4 * temperature, 0.0], dtype=dtype)
+    (
+        kl.sum()
+        + soft_cross_entropy(student, teacher, temperature=temperature).sum()
+        + hard_cross_entropy(student, torch.tensor([2, 0])).sum()
+    ).backward()
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("n_classes", [3, 1000])
+def test_bfloat16_logits_do_not_make_a_bfloat16_loss(n_classes):
+    student = logits((16, n_classes), dtype=torch.bfloat16)
+    teacher = (student + logits((16, n_classes), seed=1, scale=1.0)).to(torch.bfloat16)
+    found = soft_kl(student, teacher, temperature=8.0)
+    exact = soft_kl(student.double(), teacher.double(), temperature=8.0)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-2, atol=0)
+
+
+def test_inputs_are_not_changed():
+    student, teacher = pair((4, 3))
+    labels = torch.tensor([0, 1, -100, 2])
+    before = student.detach().clone(), teacher.clone(), labels.clone()
+    distillation_loss(student, teacher, labels, alpha=0.5, temperature=2.0).backward()
+    hidden_mse(student, teacher)
+    for now, then in zip((student, teacher, labels), before, strict=True):
+        assert torch.equal(now, then)
+
+
+# What is not counted
+
+
+@pytest.mark.parametrize("junk", [0.0, 1e30, INF, -INF, NAN])
+def test_mean_over_counted_sees_only_what_is_counted(junk):
+    values = torch.tensor([1.0, junk, 5.0, junk], requires_grad=True)
+    loss = mean_over_counted(values, torch.tensor([True, False, True, False]))
+    assert loss.item() == 3.0
+    loss.backward()
+    assert values.grad.tolist() == [0.5, 0.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("junk", [INF, NAN])
+def test_a_position_without_label_adds_nothing_whatever_its_logits(junk):
+    student = logits((2, 3, 7))
+    labels = torch.tensor([[1, -100, 6], [-100, 0, 2]])
+    student[labels == -100] = junk
+    student.requires_grad_()
+    per_position = hard_cross_entropy(student, labels)
+    assert per_position[labels == -100].tolist() == [0.0, 0.0]
+    loss = mean_over_counted(per_position, labels != -100)
+    loss.backward()
+    kept = student.detach()[labels != -100].requires_grad_()
+    expected = F.cross_entropy(kept, labels[labels != -100])
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(student.grad[labels != -100], kept.grad)
+    assert (student.grad[labels == -100] == 0).all()
+
+
+def test_another_ignore_index_than_minus_100():
+    student = logits((3, 4))
+    found = hard_cross_entropy(student, torch.tensor([1, -1, 2]), ignore_index=-1)
+    expected = [
+        naive_hard(row, label) for row, label in zip(rows_of(student), [1, -100, 2], strict=True)
+    ]
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("junk", [INF, NAN])
+@pytest.mark.parametrize("loss", [soft_kl, soft_cross_entropy])
+def test_selected_logits_keep_junk_out_of_the_soft_losses(loss, junk):
+    counted = torch.tensor([[True, True, False], [True, False, False]])
+    student, teacher = logits((2, 3, 7)), logits((2, 3, 7), seed=1)
+    student[~counted], teacher[~counted] = junk, junk
+    student.requires_grad_()
+    mean_over_counted(loss(student[counted], teacher[counted], temperature=2.0)).backward()
+    assert student.grad.isfinite().all()
+    assert (student.grad[~counted] == 0).all()
+    assert (student.grad[counted] != 0).all()
+
+
+@pytest.mark.parametrize("junk", [1e30, INF, NAN])
+def test_hidden_mse_sees_only_what_is_counted(junk):
+    counted = torch.tensor([[True, True, False], [True, False, False]])
+    student, teacher = logits((2, 3, 7)), logits((2, 3, 7), seed=1)
+    squares = list(map(naive_squares, rows_of(student), rows_of(teacher)))
+    expected = sum(squares[i] for i in (0, 1, 3)) / 3
+    student[~counted], teacher[~counted] = junk, junk
+    student.requires_grad_()
+    loss = hidden_mse(student, teacher, counted=counted)
+    assert_close(loss, expected)
+    loss.backward()
+    assert (student.grad[~counted] == 0).all()
+    torch.testing.assert_close(
+        student.grad[counted], (2 / 7 / 3) * (student.detach() - teacher)[counted]
+    )
+
+
+def sequence_loss(student, teacher, labels) -> torch.Tensor:
+    """All three kinds of loss over positions, as a masked-language model would add them up."""
+    counted = labels != -100
+    hard = mean_over_counted(hard_cross_entropy(student, labels), counted)
+    soft = mean_over_counted(soft_kl(student, teacher, temperature=2.0), counted)
+    return hard + soft + hidden_mse(student, teacher, counted=counted)
+
+
+@pytest.mark.parametrize("n_padding", [1, 5])
+def test_padding_changes_neither_loss_nor_gradient(n_padding):
+    student, teacher = pair((2, 3, 7))
+    labels = torch.tensor([[1, 5, 0], [2, 6, -100]])
+    short = sequence_loss(student, teacher, labels)
+    short.backward()
+
+    padding = logits((2, n_padding, 7), seed=2, scale=50.0)
+    longer = torch.cat([student.detach(), padding], dim=1).requires_grad_()
+    loss = sequence_loss(
+        longer, torch.cat([teacher, -padding], dim=1), F.pad(labels, (0, n_padding), value=-100)
+    )
+    loss.backward()
+    torch.testing.assert_close(loss, short)
+    torch.testing.assert_close(longer.grad[:, :3], student.grad)
+    assert (longer.grad[:, 3:] == 0).all()
+
+
+def test_nothing_counted_is_zero_and_not_nan():
+    student, teacher = pair((2, 3, 7))
+    none = torch.zeros(2, 3, dtype=torch.bool)
+    no_labels = torch.full((2, 3), -100)
+    losses = [
+        mean_over_counted(soft_kl(student, teacher), none),
+        mean_over_counted(soft_kl(student, teacher), none, n_counted=0),
+        mean_over_counted(soft_kl(student, teacher), none, n_counted=torch.tensor(0)),
+        mean_over_counted(soft_cross_entropy(student[none], teacher[none])),
+        mean_over_counted(hard_cross_entropy(student, no_labels), none),
+        hidden_mse(student, teacher, counted=none),
+    ]
+    assert [loss.item() for loss in losses] == [0.0] * len(losses)
+    sum(losses).backward()
+    assert torch.equal(student.grad, torch.zeros_like(student))
+
+
+# One step made of several batches
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+@pytest.mark.parametrize("parts", [(16, 16), (8, 8, 8, 8), (20, 12), (31, 1)], ids=str)
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts, as_tensor):
+    student, teacher = pair((32, 5))
+    labels = torch.arange(32) % 5
+    labels[::3] = -100
+    n_counted = torch.tensor(32) if as_tensor else 32
+
+    def gradient(sizes, n):
+        student.grad = None
+        for s, t, y in zip(
+            student.split(sizes), teacher.split(sizes), labels.split(sizes), strict=True
+        ):
+            distillation_loss(s, t, y, alpha=0.3, temperature=2.0, n_counted=n).backward()
+            hidden_mse(s, t, n_counted=n).backward()
+        return student.grad
+
+    torch.testing.assert_close(gradient(list(parts), n_counted), gradient([32], None))
+
+
+def test_parts_are_weighed_by_what_they_count_not_equally():
+    values = torch.tensor([1.0, 2.0, 3.0, 10.0])
+    counted = torch.tensor([True, True, True, False])
+    whole = mean_over_counted(values, counted)
+    parts = [
+        mean_over_counted(values[rows], counted[rows], n_counted=3)
+        for rows in (slice(0, 2), slice(2, 4))
+    ]
+    assert whole.item() == sum(parts).item() == 2.0
