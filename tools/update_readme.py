@@ -1,6 +1,6 @@
 """Writes the README's results, table and figure, from a report that `course run` has measured.
 
-    python tools/update_readme.py build/report
+python tools/update_readme.py build/report
 """
 
 from __future__ import annotations

@@ -1,0 +1,85 @@
+"""The command line: `course doctor`, `course run`, `course bench`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from course_utils.errors import CourseError
+
+app = typer.Typer(
+    help="Shrinking BERT: look at this machine, distil and compress a model, measure the work.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has for the course, and what to do about each thing missing."""
+    from course_utils.doctor import doctor as examine_and_print
+
+    raise typer.Exit(0 if examine_and_print() else 1)
+
+
+@app.command()
+def run(
+    data: Annotated[
+        str,
+        typer.Option(help="pydocs, reviews, probes, a set of COURSE_MIRROR, a file or a folder."),
+    ] = "pydocs",
+    out: Annotated[Path, typer.Option(help="The folder for models and report.")] = Path(
+        "build/report"
+    ),
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="The student's layers; half the teacher's if unset.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    text: Annotated[str, typer.Option(help="The column that holds the text.")] = "text",
+    label: Annotated[str, typer.Option(help="The column that holds the label.")] = "label",
+) -> None:
+    """Teacher, student, int8 and one honest table, from any texts with labels."""
+    from course_utils import pipeline
+    from course_utils.measure.report import as_table
+
+    results = pipeline.run(data, text=text, label=label, out=out, layers=layers, seed=seed)
+    Console().print(as_table(results["rows"]))
+    print(f"Report: {out / 'report.html'}")
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="What to measure: distill.")] = "distill",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the rows to this file.")
+    ] = None,
+) -> None:
+    """Time the course's own code against the obvious way, both in this one run."""
+    from course_utils import bench as benchmarks
+
+    benchmarks.bench(what, json_file=json_file)
+
+
+def main() -> None:
+    """Run the command; an error a person can act on ends it with its words and exit code 2."""
+    try:
+        app()
+    except CourseError as error:
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "\nInterrupted. Run the same command again to go on from the last step.",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

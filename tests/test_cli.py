@@ -1,0 +1,54 @@
+"""The commands as a person types them, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def course(*words, **environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "course_utils.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COURSE_PROFILE": "smoke", "HF_HUB_OFFLINE": "1"} | environment,
+        check=False,
+    )
+
+
+def test_help_names_every_command():
+    done = course("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("doctor", "run", "bench"))
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "said"),
+    [
+        (["run", "--data", "missing.csv"], {}, "There is no such file"),
+        (["run", "--data", "no_such_set"], {}, "No data set 'no_such_set'"),
+        (["run", "--data", "reviews", "--text", "words"], {}, "There is no column 'words'"),
+        (["run", "--data", "reviews"], {"COURSE_MIRROR": "nowhere"}, "COURSE_MIRROR"),
+        (["run", "--data", "reviews"], {"COURSE_PROFILE": "huge"}, "There is no profile 'huge'"),
+        (["bench", "sleep"], {}, "There is no benchmark 'sleep'"),
+    ],
+)
+def test_a_mistake_ends_in_words(words, environment, said, tmp_path):
+    if words[0] == "run":
+        words = [*words, "--out", tmp_path / "out"]
+    done = course(*words, **environment)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = course("run", "--data", "reviews", "--out", tmp_path / "file" / "out")
+    assert done.returncode == 2
+    assert "OutputError" in done.stderr
+    assert "what to do" in done.stderr
