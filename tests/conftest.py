@@ -30,6 +30,23 @@ def tiny_teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_classifier(tmp_path_factory.mktemp("models") / "tiny-teacher")
 
 
+@pytest.fixture(scope="session")
+def tiny_onnx(
+    tiny_teacher_folder: Path, some_texts: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> dict:
+    """The tiny teacher as "fp32" and "int8": its ONNX folder and the parity that was reported."""
+    from course_utils.ship.onnx import to_onnx
+
+    place = tmp_path_factory.mktemp("onnx")
+    return {
+        name: (
+            place / name,
+            to_onnx(tiny_teacher_folder, place / name, int8=int8, check_texts=some_texts),
+        )
+        for name, int8 in (("fp32", False), ("int8", True))
+    }
+
+
 def write_classifier(folder: Path, **changes) -> Path:
     """The folder, with a random BERT classifier and a WordPiece tokenizer made from `TEXTS`."""
     import torch

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import ipywidgets
 import matplotlib
 import numpy as np
-from IPython.display import Image, display
+from IPython.display import display
 from matplotlib.figure import Figure
 
 from course_utils.classroom.plots import COLOURS, STYLE, png
@@ -52,15 +52,11 @@ def type_and_compare(classifiers: Sequence[Classifier], text: str) -> None:
         continuous_update=False,
         layout=ipywidgets.Layout(width="90%"),
     )
-    picture = ipywidgets.Output()
+    picture = ipywidgets.Image(format="png", width=768)
 
     def draw(_: object = None) -> None:
-        with picture:
-            picture.clear_output(wait=True)
-            if line.value.strip():
-                display(Image(png(answers(classifiers, line.value)), width=768))
-            else:
-                print("Type a sentence and press Enter.")
+        if line.value.strip():
+            picture.value = png(answers(classifiers, line.value))
 
     line.observe(draw, names="value")
     draw()

@@ -11,14 +11,12 @@ import pytest
 from course_utils.errors import ModelError
 from course_utils.measure.size import parameters, peak_memory_mb, size_mb
 from course_utils.models.classifier import TorchClassifier
-from course_utils.ship.onnx import to_onnx
 from course_utils.ship.runtime import OnnxClassifier
 
 
-@pytest.fixture(scope="module")
-def int8_folder(tiny_teacher_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("onnx") / "int8"
-    to_onnx(tiny_teacher_folder, folder, int8=True)
+@pytest.fixture
+def int8_folder(tiny_onnx):
+    folder, _ = tiny_onnx["int8"]
     return folder
 
 
