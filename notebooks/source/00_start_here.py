@@ -169,7 +169,7 @@ claim(
 
 # %%
 probes = load_task("probes", say=lambda line: None)
-for text, label in list(zip(probes.test["text"], probes.test["label"]))[:4]:
+for text, label in list(zip(probes.test["text"], probes.test["label"]))[::25]:
     print(f"{probes.labels[label]:>13}  {text}")
 
 # %% [markdown]
@@ -189,7 +189,7 @@ for text, label in list(zip(task.test["text"], task.test["label"]))[:3]:
 teacher.config.id2label = dict(enumerate(task.labels))
 train_texts = encode(tokenizer, task.train["text"][:N_TRAIN], task.train["label"][:N_TRAIN])
 test_texts, test_labels = task.test["text"][:N_TEST], np.array(task.test["label"][:N_TEST])
-tokenizer.tokenize(probes.test["text"][0])
+" ".join(tokenizer.tokenize(probes.test["text"][0]))
 
 # %% tags=["nbval-ignore-output"]
 recipe = Recipe(epochs=2, learning_rate=1e-4)
