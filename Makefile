@@ -18,11 +18,11 @@ course: $(READY)  ## every notebook run in order, the pipeline's report, the tab
 	$(BIN)/python tools/build_notebooks.py --execute --out build/notebooks
 	$(BIN)/course run --out build/report
 
-test: $(READY)  ## unit tests, then notebooks compared cell by cell, then the browser
+test: $(READY)  ## unit tests, then every notebook compared cell by cell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 600 \
-	  tests notebooks tests/browser
+	  tests notebooks
 
 lab: $(READY)  ## JupyterLab, on the first notebook
 	-$(BIN)/jupyter trust notebooks/*.ipynb  # or the figures keep their words folded away
