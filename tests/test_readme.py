@@ -53,7 +53,7 @@ def update(tmp_path, monkeypatch):
 def test_the_results_come_from_the_report(update, tmp_path):
     row = {"name": "student, int8", "size_mb": 17.66, "latency_ms_p50": 1.234}
     row |= {"speedup_batch1": 6.51, "accuracy": 0.7041, "retention": 0.9944}
-    task = {"name": "pydocs", "labels": ["a", "b"], "test": 2800}
+    task = {"name": "pydocs", "labels": ["a", "b"], "train": 12000, "test": 2800}
     report = tmp_path / "report"
     report.mkdir()
     (report / "results.json").write_text(
@@ -64,7 +64,7 @@ def test_the_results_come_from_the_report(update, tmp_path):
     update.main(report)
     text = (tmp_path / "README.md").read_text()
     assert "| student, int8 | 17.7 | 1.2 | 6.5 | 70.4 | 99.4 |" in text
-    assert "pydocs, 2 classes, 2,800 test texts" in text
+    assert "`course run --data pydocs` in one run on A chip, 2 threads: 2 classes" in text
     assert "old" not in text
     assert text.startswith("a\n")
     assert text.endswith("b\n")

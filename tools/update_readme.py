@@ -36,9 +36,9 @@ def results(report: Path) -> str:
     return (
         f"{table}\n\n![Accuracy against size on disk for the teacher, the student and their 8-bit "
         f"versions](docs/results.png)\n\n"
-        f"Measured by `make course` in one run on {machine['cpu']}, {machine['threads']} threads: "
-        f"{task['name']}, {len(task['labels'])} classes, {task['test']:,} test texts. Your numbers "
-        "will differ; the ratios should not by much.\n"
+        f"Measured by `course run --data {task['name']}` in one run on {machine['cpu']}, "
+        f"{machine['threads']} threads: {len(task['labels'])} classes, {task['train']:,} texts to "
+        f"train on, {task['test']:,} to test. Your numbers will differ; compare the ratios.\n"
     )
 
 
