@@ -134,16 +134,12 @@ def _build(progress: bool) -> Dataset:
     packages: dict[str, set[str]] = defaultdict(set)
     chunks = [sources[i : i + FILES_AT_ONCE] for i in range(0, len(sources), FILES_AT_ONCE)]
     bar = tqdm(desc="reading docstrings", total=len(sources), unit="file", disable=not progress)
-    pool = ThreadPoolExecutor(describe().physical_cores)
-    try:
+    with bar, ThreadPoolExecutor(describe().physical_cores) as pool:
         for chunk, found in zip(chunks, pool.map(_read, chunks), strict=True):
             for (package, _), texts in zip(chunk, found, strict=True):
                 for text in texts:
                     packages[text].add(package)
             bar.update(len(chunk))
-    finally:  # after an interruption nothing goes on reading
-        pool.shutdown(cancel_futures=True)
-        bar.close()
     rows = [(text, *names) for text, names in sorted(packages.items()) if len(names) == 1]
     columns = {"text": [text for text, _ in rows], "package": [name for _, name in rows]}
     return Dataset.from_dict(columns | {"split": [split_of(text) for text, _ in rows]})

@@ -52,8 +52,7 @@ def student_from_teacher(
     name; the teacher is left as it was. The student starts in the teacher's mode (train or eval).
     Raises `ModelError` for layers the teacher does not have or that are named twice, and for a
     model whose layers are not called `encoder.layer.N` as BERT's are.
-    After Sanh et al. 2019 (DistilBERT), section 3: "initialize the student from the teacher by
-    taking one layer out of two".
+    The way DistilBERT's student was made: Sanh et al. 2019, section 3.
     """
     depth = teacher.config.num_hidden_layers
     if isinstance(layers, int):

@@ -472,6 +472,13 @@ def test_a_script_without_a_main_guard_may_build_it(calls, tmp_path):
         ("Compute the inverse of a matrix.", "dev"),
         ("Wait for an answer.", "test"),
         ("", "train"),
+        # the first and the last of every split: numbers 0, 74, 75, 82, 83 and 99
+        ("amber amber dunes", "train"),
+        ("amber ember juniper", "train"),
+        ("birch amber cedar", "dev"),
+        ("amber birch juniper", "dev"),
+        ("amber dunes cedar", "test"),
+        ("amber ember cedar", "test"),
     ],
 )
 def test_the_split_of_a_text_never_changes(text, split):

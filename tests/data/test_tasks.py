@@ -368,7 +368,8 @@ def test_no_text_is_in_two_splits(tmp_path):
 
 
 def test_splits_do_not_depend_on_the_order_of_rows(tmp_path):
-    rows = [*rows_of(200), *((text, "pos") for text, _ in rows_of(30))]
+    rows = [*rows_of(200), *((text, "pos") for text, _ in rows_of(60))]
+    rows += [(text, "mixed") for text, _ in rows_of(120)]  # many texts have several labels
     task = load(tsv(tmp_path / "a.tsv", rows))
     for seed in range(3):
         random.Random(seed).shuffle(rows)
