@@ -39,7 +39,9 @@ def run(
     layers: Annotated[
         int | None, typer.Option(min=1, help="The student's layers; half the teacher's if unset.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of every random choice.")
+    ] = 0,
     text: Annotated[str, typer.Option(help="The column that holds the text.")] = "text",
     label: Annotated[str, typer.Option(help="The column that holds the label.")] = "label",
 ) -> None:

@@ -33,6 +33,7 @@ def test_help_names_every_command():
         (["run", "--data", "reviews", "--text", "words"], {}, "There is no column 'words'"),
         (["run", "--data", "reviews"], {"COURSE_MIRROR": "nowhere"}, "COURSE_MIRROR"),
         (["run", "--data", "reviews"], {"COURSE_PROFILE": "huge"}, "There is no profile 'huge'"),
+        (["run", "--data", "reviews", "--seed", "-1"], {}, "Invalid value"),
         (["bench", "sleep"], {}, "There is no benchmark 'sleep'"),
     ],
 )
