@@ -15,10 +15,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from course_utils import machine
 from course_utils.errors import CourseError, DataError
-from course_utils.files import write_text
+from course_utils.files import check_writable, write_text
 
-N_TEXTS = 3200
+N_TEXTS = {"smoke": 64, "cpu": 3200, "gpu": 3200}
 EPOCHS = 3
 BATCH_SIZE = 32
 LAYERS = 3
@@ -32,10 +33,13 @@ def bench(what: str, *, json_file: Path | None = None) -> list[dict]:
     """
     if what != "distill":
         raise CourseError(f"There is no benchmark {what!r}.", do="Choose: distill.")
+    if json_file is not None:
+        check_writable(json_file.parent)
     ours, baseline = (_in_own_process(way) for way in ("ours", "baseline"))
+    work = f"distill {ours['data']} into {LAYERS} layers, {EPOCHS} epochs of {ours['n_texts']}"
     rows = [
         {
-            "work": f"distill {ours['data']} into {LAYERS} layers, {EPOCHS} epochs of {N_TEXTS}",
+            "work": work,
             "unit": "texts/s",
             "ours": round(ours["texts_per_s"], 1),
             "baseline": round(baseline["texts_per_s"], 1),
@@ -56,6 +60,7 @@ def bench(what: str, *, json_file: Path | None = None) -> list[dict]:
 
 
 def _in_own_process(way: str) -> dict:
+    print(f"measuring: {way}")
     command = [sys.executable, "-m", "course_utils.bench", way]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -75,7 +80,7 @@ def _short_texts() -> tuple[str, list[str], list[int]]:
     except DataError:
         task = load_task("reviews", say=quiet)
     train = task.train.shuffle(seed=0)
-    rows = [i % len(train) for i in range(N_TEXTS)]
+    rows = [i % len(train) for i in range(N_TEXTS[machine.profile()])]
     return task.name, [train[i]["text"] for i in rows], [train[i]["label"] for i in rows]
 
 
@@ -121,7 +126,6 @@ def baseline(teacher, tokenizer, texts: list[str], labels: list[int]) -> None:
 
     rows = Dataset.from_dict({"text": texts, "labels": labels})
     rows = rows.map(lambda row: tokenizer(row["text"], truncation=True, max_length=128))
-    teacher.eval()
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
@@ -130,8 +134,10 @@ def baseline(teacher, tokenizer, texts: list[str], labels: list[int]) -> None:
             learning_rate=1e-4,
             save_strategy="no",
             report_to="none",
+            dataloader_pin_memory=torch.cuda.is_available(),
             disable_tqdm=True,
         )
+        teacher.eval().to(arguments.device)
         ObviousTrainer(
             student_from_teacher(teacher, layers=LAYERS),
             arguments,
@@ -142,16 +148,17 @@ def baseline(teacher, tokenizer, texts: list[str], labels: list[int]) -> None:
 
 def _measure(way: str) -> dict:
     import torch
+    from datasets import disable_progress_bars
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
     from course_utils.data.sources import find_model
-    from course_utils.machine import use_all_cores
     from course_utils.measure.size import own_peak_memory_mb
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    use_all_cores()
+    disable_progress_bars()
+    machine.use_all_cores()
     name, texts, labels = _short_texts()
     folder = find_model(say=lambda _: None).path
     torch.manual_seed(0)
@@ -164,6 +171,7 @@ def _measure(way: str) -> dict:
     seconds = time.perf_counter() - before
     return {
         "data": name,
+        "n_texts": len(texts),
         "texts_per_s": EPOCHS * len(texts) / seconds,
         "peak_memory_mb": own_peak_memory_mb(),
     }

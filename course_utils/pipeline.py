@@ -205,7 +205,7 @@ def measure_rows(folder: Path, task: Task, *, n_timed: int, progress: bool) -> l
         logits = model.predict(texts)
         teacher_logits = logits if teacher_logits is None else teacher_logits
         quality.append(score(logits, labels, teacher_logits=teacher_logits))
-    times = speed(models, texts[:n_timed])
+    times = speed(models, texts[:n_timed], progress=progress)
     del models
     sizes = [
         {

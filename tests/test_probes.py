@@ -10,19 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from course_utils.data.pydocs import LABELS
+
 FOLDER = Path(__file__).parents[1] / "data" / "probes"
 SPLITS = ("train", "dev", "test")
 AT_LEAST = {"train": 128, "dev": 40, "test": 88}
-LABELS = (
-    "matplotlib",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "scipy",
-    "stdlib",
-    "torch",
-    "transformers",
-)
 # Names of the libraries, whole or as part of a longer name, and aliases as words of their own.
 NAMES = re.compile(
     r"matplotlib|pyplot|pylab|numpy|pandas|scikit|sklearn|scipy|stdlib|standard library|python"

@@ -72,20 +72,18 @@ def cache_folder() -> Path:
 
 def cached(repo: str, kind: str, revision: str | None = None) -> Path | None:
     """The folder of a "model" or "dataset" in the Hugging Face cache, or None. Asks nobody."""
-    from huggingface_hub import snapshot_download  # reads the environment when imported
-
     try:
-        folder = snapshot_download(
-            repo,
-            repo_type=kind,
-            revision=revision,
-            cache_dir=cache_folder(),
-            allow_patterns=list(FILES[kind]),
-            local_files_only=True,
-        )
+        return _snapshot(repo, kind, revision, local_files_only=True)
     except (OSError, ValueError):  # not there, not whole, or no possible name
         return None
-    return Path(folder)
+
+
+def _snapshot(repo: str, kind: str, revision: str | None, **how) -> Path:
+    """The folder of the course's kinds of files in the Hugging Face cache."""
+    from huggingface_hub import snapshot_download  # reads the environment when imported
+
+    how |= {"revision": revision, "cache_dir": cache_folder(), "allow_patterns": list(FILES[kind])}
+    return Path(snapshot_download(repo, repo_type=kind, **how))
 
 
 def fetch(repo: str, kind: str, revision: str | None = None) -> Path:
@@ -218,7 +216,7 @@ def _wanted(siblings: Iterable, kind: str) -> dict[str, int | None]:
 
 
 def _download(repo: str, kind: str, revision: str | None) -> None:
-    from huggingface_hub import HfApi, constants, get_session, snapshot_download
+    from huggingface_hub import HfApi, constants, get_session
 
     constants.DOWNLOAD_CHUNK_SIZE = 2**14  # written as it comes; 10 MB would look like a stall
     session = get_session()
@@ -238,20 +236,14 @@ def _download(repo: str, kind: str, revision: str | None) -> None:
         return
     _tell(bytes=total)
     try:
-        folder = snapshot_download(
-            repo,
-            repo_type=kind,
-            revision=revision,
-            cache_dir=cache_folder(),
-            allow_patterns=list(FILES[kind]),
-        )
+        folder = _snapshot(repo, kind, revision)
         for name, size in files.items():
-            if size is not None and (Path(folder) / name).stat().st_size != size:
+            if size is not None and (folder / name).stat().st_size != size:
                 raise OSError(f"{name} is not {size} bytes long")
     except Exception as error:
         _tell(trouble=f"the download failed ({_first_line(error)})")
         return
-    _tell(folder=folder)
+    _tell(folder=str(folder))
 
 
 def _first_line(error: Exception) -> str:

@@ -132,7 +132,7 @@ def train(
     progress: bool = True,
     callbacks: list[TrainerCallback] | None = None,
 ) -> list[dict[str, float]]:
-    """The log of training `model` in place: a dict with `step` and `loss` for every 20 steps.
+    """The log of training `model` in place: twenty dicts with `step` and `loss`.
 
     Weights and optimizer stay in float32; matrix products run in the machine's fast data type, and
     texts of like length share a batch. Freezing the word embeddings, half of a small BERT's
@@ -157,7 +157,7 @@ def train(
             train_sampling_strategy="group_by_length",
             remove_unused_columns=False,
             dataloader_pin_memory=machine.device == "cuda",
-            logging_steps=20,
+            logging_steps=0.05,
             logging_nan_inf_filter=False,  # it hides a NaN; TaskTrainer stops there
             save_strategy="no",
             report_to="none",

@@ -250,10 +250,21 @@ claim(
 # %% [markdown]
 # ## Distillation
 #
-# Now the student learns. A label says "numpy". The teacher says "numpy 0.6, scipy 0.3, torch 0.1":
-# it also says which wrong answers are *nearly right*. Hinton and his co-authors called this **dark
-# knowledge**, and *distillation* is training a student on it. The teacher reads every text once,
-# and we keep what it says.
+# Now the student learns. A label is one word. The teacher says more. Here is what it believes of the
+# three probes about which it is least sure:
+
+# %% tags=["nbval-ignore-output"]
+unsure = np.sort(probabilities(teacher_model, probes.test["text"]), axis=1)[:, -1].argsort()[:3]
+for i in unsure.tolist():
+    beliefs = probabilities(teacher_model, [probes.test["text"][i]])[0]
+    top = [f"{task.labels[c]} {beliefs[c]:.2f}" for c in beliefs.argsort()[::-1][:3]]
+    print(f"label {probes.labels[probes.test['label'][i]]}; teacher {', '.join(top)}, …")
+    print(f"   {probes.test['text'][i]}")
+
+# %% [markdown]
+# The teacher also says which other answers are *nearly right*. Hinton and his co-authors called this
+# **dark knowledge**, and *distillation* is training a student on it. The teacher reads every text
+# once, and we keep what it says.
 
 # %%
 signals = teacher_signals(teacher, train_texts, hidden_layers=matched_layers(6, 3), progress=False)
