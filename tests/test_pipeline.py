@@ -7,8 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
+from transformers import AutoTokenizer
 
 from course_utils import pipeline
+from course_utils.data.tasks import Task
 from course_utils.errors import CourseError, DataError, OutputError
 from course_utils.measure.report import validate
 
@@ -129,8 +132,43 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path, monkeypatch):
     assert [path.name for path in Path(tmp_path).iterdir()] == ["thesis.txt"]
 
 
+@pytest.fixture
+def tiny_tokenizer(tiny_teacher_folder):
+    return AutoTokenizer.from_pretrained(tiny_teacher_folder)
+
+
+def a_task(unlabelled=()) -> Task:
+    rows = Dataset.from_dict({"text": ["Plot the line.", "the"], "label": [1, 0]})
+    return Task("a", ("x", "y"), rows, rows, rows, unlabelled)
+
+
+def test_the_transfer_set_has_the_tasks_own_unlabelled_texts(tiny_tokenizer):
+    texts = pipeline.transfer_set(tiny_tokenizer, a_task(["A tensor moves."]), seed=0)
+    own = ["Plot the line.", "the", "A tensor moves."]
+    assert texts.input_ids == [tiny_tokenizer(text)["input_ids"] for text in own]
+    assert texts.columns["labels"].tolist() == [1, 0, -100]
+
+
+def test_a_task_without_unlabelled_texts_gets_variations(tiny_tokenizer, monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    texts = pipeline.transfer_set(tiny_tokenizer, a_task(), seed=0)
+    assert len(texts) == 2 + 2 * pipeline.VARIED_PER_TEXT
+    assert texts.columns["labels"].tolist() == [1, 0] + [-100] * 40
+    given, made = (
+        {i for ids in part for i in ids} for part in (texts.input_ids[:2], texts.input_ids[2:])
+    )
+    assert made == given | {tiny_tokenizer.mask_token_id}
+    assert texts.fingerprint != pipeline.transfer_set(tiny_tokenizer, a_task(), seed=1).fingerprint
+
+
+def test_variations_have_a_limit(tiny_tokenizer, monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "smoke")
+    monkeypatch.setitem(pipeline.MOST_VARIED, "smoke", 3)
+    assert len(pipeline.transfer_set(tiny_tokenizer, a_task(), seed=0)) == 2 + 3
+
+
 def test_epochs_follow_the_number_of_texts():
     assert pipeline.teacher_recipe(560).epochs == 10
     assert pipeline.teacher_recipe(1_000_000).epochs == 2
-    assert pipeline.student_recipe(100).epochs == 20
-    assert pipeline.student_recipe(1_000_000).epochs == 3
+    assert pipeline.student_recipe(100).epochs == 10
+    assert pipeline.student_recipe(1_000_000).epochs == 1

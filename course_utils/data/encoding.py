@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import torch
@@ -30,6 +32,11 @@ class EncodedTexts(Dataset):
             )
         self.input_ids = input_ids
         self.columns = columns
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any id of any text, or with their order."""
+        return hashlib.sha256(json.dumps(self.input_ids).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.input_ids)

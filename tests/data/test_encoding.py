@@ -30,6 +30,13 @@ def test_labels_go_with_their_texts(tokenizer):
     assert texts[1] == {"input_ids": tokenizer("the")["input_ids"], "labels": torch.tensor(0)}
 
 
+def test_the_fingerprint_knows_ids_and_order(tokenizer):
+    one, same = (encode(tokenizer, ["the line", "the"]).fingerprint for _ in range(2))
+    others = [encode(tokenizer, t).fingerprint for t in (["the", "the line"], ["the line", "a"])]
+    assert one == same
+    assert len({one, *others}) == 3
+
+
 def test_without_labels_none_counts(tokenizer):
     labels = encode(tokenizer, ["the", "the line"]).columns["labels"]
     assert labels.tolist() == [-100, -100]
