@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -132,13 +132,30 @@ def train(
     progress: bool = True,
     callbacks: list[TrainerCallback] | None = None,
 ) -> list[dict[str, float]]:
+    """The log of training `model` in place for a task; see `fit`.
+
+    Freezing the word embeddings, half of a small BERT's weights, spares the optimizer most of its
+    work; a student has inherited them from its teacher.
+    """
+    collator = PadBatch(model.config.pad_token_id)
+    return fit(TaskTrainer, model, texts, collator, recipe, progress=progress, callbacks=callbacks)
+
+
+def fit(
+    trainer_class: type[TaskTrainer],
+    model: PreTrainedModel,
+    texts: EncodedTexts,
+    collator: Callable[[list[dict]], dict[str, Tensor]],
+    recipe: Recipe,
+    *,
+    progress: bool = True,
+    callbacks: list[TrainerCallback] | None = None,
+) -> list[dict[str, float]]:
     """The log of training `model` in place: twenty dicts with `step` and `loss`.
 
     Weights and optimizer stay in float32; matrix products run in the machine's fast data type, and
-    texts of like length share a batch. Freezing the word embeddings, half of a small BERT's
-    weights, spares the optimizer most of its work; a student has inherited them from its teacher.
-    Mode, dropout and `requires_grad` are afterwards as they were. Raises `CourseError` when the
-    loss is no longer a number.
+    texts of like length share a batch. Mode, dropout and `requires_grad` are afterwards as they
+    were. Raises `CourseError` when the loss is no longer a number.
     """
     machine = describe()
     with _set_for_training(model, recipe), tempfile.TemporaryDirectory() as scratch:
@@ -163,11 +180,11 @@ def train(
             report_to="none",
             disable_tqdm=not progress,
         )
-        trainer = TaskTrainer(
+        trainer = trainer_class(
             model,
             arguments,
             train_dataset=texts,
-            data_collator=PadBatch(model.config.pad_token_id),
+            data_collator=collator,
             callbacks=callbacks,
             recipe=recipe,
         )
@@ -183,7 +200,7 @@ def _set_for_training(model: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
     dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     training, learned, rates = model.training, words.requires_grad, [m.p for m in dropouts]
     attention = model.config._attn_implementation
-    if model.device.type == "cpu":
+    if describe().device == "cpu":
         # At the lengths of single sentences the fused kernel's backward pass takes, on a CPU and in
         # bfloat16, more time than the plain matrix products (measured: 1.5 times for a whole step).
         model.set_attn_implementation("eager")
