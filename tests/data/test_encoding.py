@@ -125,7 +125,16 @@ def test_a_token_equal_to_the_padding_counts():
     assert pad([[0, 5, 0], [5]], 0)["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
-def test_a_batch_is_padded_to_its_own_longest():
+@pytest.mark.parametrize(("longest", "padded"), [(1, 8), (8, 8), (9, 16), (127, 128)])
+def test_a_batch_is_padded_to_a_multiple_of_eight(longest, padded):
+    texts = EncodedTexts([[5] * longest, [6]], labels=torch.tensor([0, 1]))
+    batch = PadBatch(9)([texts[0], texts[1]])
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, padded)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [longest, 1]
+    assert batch["input_ids"][1].tolist() == [6] + [9] * (padded - 1)
+
+
+def test_a_batch_holds_what_goes_with_its_texts():
     texts = EncodedTexts(
         [[1, 2, 3, 4], [5], [6, 7]],
         labels=torch.tensor([0, 1, -100]),
@@ -134,13 +143,13 @@ def test_a_batch_is_padded_to_its_own_longest():
     )
     batch = PadBatch(9)([texts[2], texts[1]])
     assert {name: tuple(rows.shape) for name, rows in batch.items()} == {
-        "input_ids": (2, 2),
-        "attention_mask": (2, 2),
+        "input_ids": (2, 8),
+        "attention_mask": (2, 8),
         "labels": (2,),
         "logits": (2, 2),
         "hidden": (2, 2, 5),
     }
-    assert batch["input_ids"].tolist() == [[6, 7], [5, 9]]
+    assert batch["input_ids"].tolist() == [[6, 7] + 6 * [9], [5] + 7 * [9]]
     assert batch["labels"].tolist() == [-100, 1]
     assert batch["logits"].tolist() == [[4.0, 5.0], [2.0, 3.0]]
     assert batch["hidden"].dtype == torch.bfloat16
