@@ -1,4 +1,4 @@
-"""Progress: which exercises are solved, in one small file on this computer."""
+"""Progress: which exercises and questions are solved, in one small file on this computer."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from course_utils.files import write_text
 
 
 def progress() -> None:
-    """Nothing; prints how many exercises of each notebook are solved, and which are."""
-    from course_utils.classroom.checks import exercises  # which imports this module
+    """Nothing; prints which exercises and quiz questions of each notebook are solved."""
+    from course_utils.classroom.checks import exercises  # both import this module
+    from course_utils.classroom.quiz import questions
 
-    by_notebook = defaultdict(list)
+    rows = defaultdict(dict)  # per line of the table: the name of each task and its key in the file
     for exercise in exercises().values():
-        by_notebook[exercise.notebook].append(exercise.name)
-    solved = {name for name, state in _read().items() if state == "right"}
+        rows[exercise.notebook][exercise.name] = exercise.name
+    for notebook, group in questions().items():
+        rows[f"{notebook} quiz"] = {question.name: question.key for question in group.values()}
+    solved = {key for key, state in _read().items() if state == "right"}
     print("notebook  solved")
-    for notebook, names in by_notebook.items():
-        marks = "  ".join(f"{'✓' if name in solved else '○'} {name}" for name in names)
-        print(f"{notebook:<8}  {len(solved.intersection(names))}/{len(names)}     {marks}")
-    print(f"all       {len(solved & exercises().keys())}/{len(exercises())}")
+    for label, tasks in sorted(rows.items()):
+        marks = "  ".join(f"{'✓' if key in solved else '○'} {name}" for name, key in tasks.items())
+        print(f"{label:<8}  {len(solved.intersection(tasks.values()))}/{len(tasks)}     {marks}")
+    keys = {key for tasks in rows.values() for key in tasks.values()}
+    print(f"all       {len(solved & keys)}/{len(keys)}")
 
 
 def record(name: str, right: bool) -> None:
-    """Nothing; notes an attempt. An exercise once solved stays solved."""
+    """Nothing; notes an attempt at an exercise or a question. Once solved, it stays solved."""
     states = _read()
     if states.get(name) == "right":
         return
@@ -47,7 +51,7 @@ def _file() -> Path:
 
 
 def _read() -> dict[str, str]:
-    """The states by exercise; none when the file is missing, torn or not ours to read."""
+    """The states by name; none when the file is missing, torn or not ours to read."""
     try:
         states = json.loads(_file().read_text(encoding="utf-8"))
     except FileNotFoundError:

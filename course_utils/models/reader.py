@@ -11,10 +11,10 @@ from course_utils.models.encoder import Encoder
 class Reader(nn.Module):
     """Names a token for every position: `input_ids` (B, S) to logits (B, S, V).
 
-    The second value are the attention weights, a list with one (B, A, S, S) per layer. `mask` says
-    who may look where, see `scaled_dot_product`. Positions are learned vectors, as in BERT, or with `positions=False` there are none. The encoder starts
-    from Xavier's initialisation, as in the first Transformer (Glorot and Bengio 2010). Raises
-    `DataError` for ids outside the vocabulary and for another length.
+    The second value is a list of attention weights, one (B, A, S, S) per layer. `mask` says who may
+    look where, see `scaled_dot_product`. Positions are learned vectors, as in BERT, or with
+    `positions=False` there are none. The encoder starts from Xavier's initialisation (Glorot and
+    Bengio 2010). Raises `DataError` for ids outside the vocabulary and for another length.
     """
 
     def __init__(

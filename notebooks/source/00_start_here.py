@@ -43,6 +43,7 @@ from transformers.utils import logging
 from course_utils import machine
 from course_utils.classroom import check, claim, show_source
 from course_utils.classroom.plots import COLOURS, show, use_style
+from course_utils.classroom.quiz import quiz
 from course_utils.classroom.widgets import answers, probabilities, type_and_compare
 from course_utils.data.encoding import encode
 from course_utils.data.sources import find_model
@@ -366,6 +367,7 @@ def agreement(teacher_logits, student_logits):
     return float(np.mean(teacher_logits.argmax(axis=1) == student_logits.argmax(axis=1)))
 
 
+# %%
 check.agreement(agreement)
 
 # %% [markdown]
@@ -457,20 +459,19 @@ claim("all of this took less than ten minutes", seconds < 600)
 #
 # ## Three questions
 #
-# **1. The student has half the layers. Why is it not half as large?**
-#
-# <details><summary>Answer</summary>The word embeddings hold about half of all parameters, and the
-# student keeps all of them.</details>
-#
-# **2. Student and teacher agree on more texts than the student gets right. How can that be?**
-#
-# <details><summary>Answer</summary>They also agree on texts that both get wrong: the student learned the
-# teacher's mistakes together with its knowledge.</details>
-#
-# **3. Why is the teacher asked only once per text, and not in every epoch?**
-#
-# <details><summary>Answer</summary>It does not change and it has no dropout while it answers, so it
-# would say the same again.</details>
+# Answer in the cell: put a letter between the brackets, as in `quiz.why_not_half("a")`, and run it.
+
+# %%
+quiz.why_not_half()
+
+# %%
+quiz.agreement_above_accuracy()
+
+# %%
+quiz.teacher_asked_once()
+
+# %% [markdown]
+# `from course_utils.classroom.progress import progress; progress()` shows what you have solved so far.
 #
 # ## To read
 #

@@ -1,10 +1,13 @@
 """Figures carry alt text and are plain PNGs."""
 
 import base64
+import io
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from PIL import Image
 
 from course_utils.classroom import plots
 from course_utils.errors import CourseError
@@ -50,3 +53,18 @@ def test_the_same_figure_gives_the_same_bytes():
     first, second = bars(), bars()
     assert plots.png(first) == plots.png(second)
     plt.close("all")
+
+
+def test_a_png_is_small_and_its_colours_are_those_of_the_figure():
+    with matplotlib.rc_context(plots.STYLE):
+        figure = bars()
+        content, plain = plots.png(figure), io.BytesIO()
+        figure.savefig(plain, dpi=2 * plots.STYLE["figure.dpi"])
+        plt.close(figure)
+    assert len(content) < 0.6 * len(plain.getvalue())
+    small, large = (
+        np.asarray(Image.open(file).convert("RGB"), int) for file in (io.BytesIO(content), plain)
+    )
+    assert small.shape == large.shape
+    assert np.abs(small - large).max() < 40
+    assert np.abs(small - large).mean() < 1

@@ -6,6 +6,7 @@ import pytest
 
 from course_utils.classroom import check, progress
 from course_utils.classroom.checks import exercises
+from course_utils.classroom.quiz import questions, quiz
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +27,32 @@ def table(capsys):
     return capsys.readouterr().out
 
 
+def everything():
+    return len(exercises()) + sum(map(len, questions().values()))
+
+
 def test_right_is_kept_and_shown(file, capsys):
     assert "00        0/1     ○ agreement" in table(capsys)
     check.agreement(right)
     assert json.loads(file.read_text(encoding="utf-8")) == {"agreement": "right"}
     out = table(capsys)
     assert "00        1/1     ✓ agreement" in out
-    assert out.splitlines()[-1] == f"all       1/{len(exercises())}"
+    assert out.splitlines()[-1] == f"all       1/{everything()}"
+
+
+def test_quiz_questions_have_a_line_of_their_own_under_their_notebook(file, capsys):
+    lines = table(capsys).splitlines()
+    assert lines[1].startswith("00        0/1     ○ agreement")
+    assert lines[2].startswith("00 quiz   0/3     ○ why_not_half  ○ ")
+    quiz.why_not_half("b")
+    quiz.teacher_asked_once("a")
+    assert json.loads(file.read_text(encoding="utf-8")) == {
+        "quiz.why_not_half": "right",
+        "quiz.teacher_asked_once": "tried",
+    }
+    lines = table(capsys).splitlines()
+    assert lines[2].startswith("00 quiz   1/3     ✓ why_not_half  ○ ")
+    assert lines[-1] == f"all       1/{everything()}"
 
 
 def test_a_wrong_answer_is_tried_and_takes_nothing_back(file, capsys):
