@@ -146,7 +146,7 @@ def _package(requirement, extra: str) -> Finding:
         return Finding(topic, state, f"{requirement.name} is not installed", do)
     if not requirement.specifier.contains(version, prereleases=True):
         return Finding(topic, state, f"{requirement.name} {version} is too old", do)
-    return Finding(topic, "ok", f"{requirement.name} {version}")
+    return Finding(topic, "ok", f"{requirement.name}=={version}")
 
 
 def _kernel() -> Iterator[Finding]:
