@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -595,3 +597,14 @@ def test_the_real_mirror(name, monkeypatch):
     found = find_data(name, say=str)
     assert (found.origin, found.path) == ("mirror", REAL_MIRROR / "data" / name)
     assert any(found.path.glob("train*"))
+
+
+def test_what_several_threads_of_the_client_tell_stays_apart():
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from course_utils.data.hub import _tell\n"
+        "with ThreadPoolExecutor(16) as threads:\n"
+        "    list(threads.map(lambda k: _tell(trouble='x' * (k % 99)), range(4000)))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len([json.loads(line)["trouble"] for line in told.stdout.splitlines()]) == 4000
