@@ -48,6 +48,15 @@ class EncodedTexts(Dataset):
         """The same texts with more or other columns; nothing is copied."""
         return EncodedTexts(self.input_ids, **self.columns | columns)
 
+    def need_room(self, positions: int) -> None:
+        """Nothing; raises `DataError` unless there is a text and none has more tokens than that."""
+        longest = max(map(len, self.input_ids), default=0)
+        if not 1 <= longest <= positions:
+            raise DataError(
+                f"The longest text has {longest} tokens; the model reads 1 to {positions}.",
+                do=f"Give at least one text and cut them: encode(…, max_length={positions}).",
+            )
+
 
 def encode(
     tokenizer: PreTrainedTokenizerBase,

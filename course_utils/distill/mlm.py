@@ -8,7 +8,6 @@ from course_utils.data.encoding import EncodedTexts
 from course_utils.data.masking import SHARE, MaskBatch
 from course_utils.distill.losses import hard_cross_entropy, mean_over_counted
 from course_utils.distill.trainer import Recipe, TaskTrainer, fit
-from course_utils.errors import DataError
 from course_utils.models.mlm import head_sees_only, need_its_tokenizer, top_guesses
 
 
@@ -49,13 +48,7 @@ def train_mlm(
     share outside 0 to 1, `ModelError` for a tokenizer that is not the model's.
     """
     need_its_tokenizer(model, tokenizer)
-    positions = model.config.max_position_embeddings
-    longest = max(map(len, texts.input_ids), default=0)
-    if not 1 <= longest <= positions:
-        raise DataError(
-            f"The longest text has {longest} tokens; the model reads 1 to {positions}.",
-            do=f"Give at least one text and cut them: encode(…, max_length={positions}).",
-        )
+    texts.need_room(model.config.max_position_embeddings)
     collator = MaskBatch(tokenizer, share=share, seed=recipe.seed)
     return fit(MlmTrainer, model, texts, collator, recipe, progress=progress, callbacks=callbacks)
 

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -35,13 +36,7 @@ def layer_features(
     data type, over batches of texts of like length. Raises `DataError` when there is no text,
     or one longer than the model's positions.
     """
-    positions = model.config.max_position_embeddings
-    longest = max(map(len, texts.input_ids), default=0)
-    if not 1 <= longest <= positions:
-        raise DataError(
-            f"The longest text has {longest} tokens; the model reads 1 to {positions}.",
-            do=f"Give at least one text and cut them: encode(…, max_length={positions}).",
-        )
+    texts.need_room(model.config.max_position_embeddings)
     machine = describe()
     encoder = copy.deepcopy(model.base_model).eval()
     encoder = encoder.to(machine.device, getattr(torch, machine.dtype))
@@ -92,7 +87,10 @@ def linear_probe(
     found = []
     for layer in range(features.shape[1]):
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        probe.fit(features[train, layer], classes[train])
+        # On two cores, the threads of scikit-learn and those of its linear algebra wait for each
+        # other: with both, eight classes took a hundred times as long.
+        with threadpool_limits(1, user_api="blas"):
+            probe.fit(features[train, layer], classes[train])
         scores = score(probe.predict_proba(features[test, layer]), classes[test], seed=seed)
         found.append({"layer": layer} | {k: v for k, v in scores.items() if "accuracy" in k})
     return found
