@@ -56,7 +56,7 @@ def run(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="What to measure: distill.")] = "distill",
+    what: Annotated[str, typer.Argument(help="What to measure: distill or loss.")] = "distill",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the rows to this file.")
     ] = None,

@@ -25,6 +25,7 @@ from course_utils.distill.losses import (
     hidden_mse,
     mean_over_counted,
 )
+from course_utils.distill.refusals import NotFiniteError
 from course_utils.errors import CourseError, ModelError
 from course_utils.machine import describe
 
@@ -77,11 +78,14 @@ class TaskTrainer(Trainer):
         return batches, n_texts
 
     def training_step(self, *args, **kwargs):
-        loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
-            step = self.state.global_step + 1
+        try:
+            loss = super().training_step(*args, **kwargs)
+            fault = None if torch.isfinite(loss) else f"The loss is {loss.item()}."
+        except NotFiniteError as error:
+            fault = error.what
+        if fault:
             raise CourseError(
-                f"Training diverged at step {step}: the loss is {loss.item()}.",
+                f"Training diverged at step {self.state.global_step + 1}: {fault}",
                 do=f"Take a learning rate below {self.args.learning_rate:g}. If it was step 1, "
                 "look for infinities and NaN in the teacher's signals.",
             )

@@ -11,15 +11,25 @@ import torch.nn.functional as F
 from course_utils.distill.losses import (
     distillation_loss,
     hard_cross_entropy,
+    hidden_cosine,
     hidden_mse,
+    masked_lm,
     mean_over_counted,
     soft_cross_entropy,
     soft_kl,
+    triple_loss,
 )
+from course_utils.distill.refusals import NotFiniteError
+from course_utils.errors import DataError, ModelError
 
 SHAPES = [(4, 3), (2, 3, 7)]  # (N, C) and (B, S, V)
 TEMPERATURES = [1.0, 2.0, 8.0]
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 2e-2}
+TOLERANCE = {
+    torch.float64: 1e-6,
+    torch.float32: 1e-4,
+    torch.float16: 3e-3,
+    torch.bfloat16: 2e-2,
+}
 NAN, INF = math.nan, math.inf
 
 
@@ -65,6 +75,16 @@ def naive_distillation(
 
 def naive_squares(student: list[float], teacher: list[float]) -> float:
     return sum((a - b) ** 2 for a, b in zip(student, teacher, strict=True)) / len(student)
+
+
+def naive_cosine(student: list[float], teacher: list[float]) -> float:
+    product = sum(a * b for a, b in zip(student, teacher, strict=True))
+    lengths = math.sqrt(sum(a * a for a in student)) * math.sqrt(sum(b * b for b in teacher))
+    return 1 - product / lengths
+
+
+def naive_mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def rows_of(tensor: torch.Tensor) -> list[list[float]]:
@@ -173,17 +193,93 @@ def test_distillation_loss_equals_the_loops(dtype, labels, alpha, temperature):
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_hidden_mse_equals_the_loops(shape, dtype):
+@pytest.mark.parametrize(
+    ("loss", "naive"),
+    [(hidden_mse, naive_squares), (hidden_cosine, naive_cosine)],
+    ids=["mse", "cosine"],
+)
+@pytest.mark.parametrize("some", [False, True], ids=["all", "some"])
+def test_hidden_losses_equal_the_loops(some, loss, naive, shape, dtype):
     student, teacher = pair(shape, dtype)
-    loss = hidden_mse(student, teacher)
+    counted = torch.arange(math.prod(shape[:-1])).reshape(shape[:-1]) % 3 != 1
+    found = loss(student, teacher, counted=counted if some else None)
+    assert found.shape == ()
     targets = rows_of(teacher)
+    kept = counted.flatten().tolist() if some else [True] * len(targets)
+
+    def naive_over_counted(rows):
+        return naive_mean([naive(*x) for *x, k in zip(rows, targets, kept, strict=True) if k])
+
+    assert_close(found, naive_over_counted(rows_of(student)), dtype=dtype)
+    found.backward()
+    assert student.grad.dtype == dtype
+    assert_close(student.grad, slopes(naive_over_counted, rows_of(student)), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("labels", [[[4, 0, 6], [1, 1, 3]], [[-100, 5, -100], [-100, -100, 2]]])
+def test_masked_lm_equals_the_loops(labels, dtype):
+    student = logits((2, 3, 7), dtype=dtype).requires_grad_()
+    found = masked_lm(student, torch.tensor(labels))
+    flat = labels[0] + labels[1]
 
     def naive(rows):
-        return sum(map(naive_squares, rows, targets)) / len(rows)
+        return naive_mean([naive_hard(*x) for x in zip(rows, flat, strict=True) if x[1] != -100])
 
-    assert_close(loss, naive(rows_of(student)), dtype=dtype)
-    loss.backward()
+    assert_close(found, naive(rows_of(student)), dtype=dtype)
+    found.backward()
     assert_close(student.grad, slopes(naive, rows_of(student)), dtype=dtype)
+
+
+LABELS = torch.tensor([[-100, 5, -100, -100], [3, 0, -100, -100]])
+ATTENTION = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
+
+
+def triple(dtype=torch.float64) -> dict[str, torch.Tensor]:
+    """The tensors of a triple loss: two texts of 3 and 2 tokens, 7 words, hidden size 5."""
+    (student, teacher), hidden = pair((2, 4, 7), dtype), pair((2, 4, 5), dtype)
+    named = {"student_logits": student, "teacher_logits": teacher, "labels": LABELS}
+    named |= {"student_hidden": hidden[0], "teacher_hidden": hidden[1]}
+    return named | {"attention_mask": ATTENTION}
+
+
+def naive_triple(given, logit_rows, hidden_rows, temperature, soft, hard, cosine) -> list[float]:
+    attended = [k for k, is_token in enumerate(ATTENTION.flatten().tolist()) if is_token]
+    labelled = [k for k, label in enumerate(LABELS.flatten().tolist()) if label != -100]
+    teacher = rows_of(given["teacher_logits"])
+    teacher_hidden = rows_of(given["teacher_hidden"])
+    labels = LABELS.flatten().tolist()
+    parts = [
+        naive_mean([naive_soft_kl(logit_rows[k], teacher[k], temperature) for k in attended]),
+        naive_mean([naive_hard(logit_rows[k], labels[k]) for k in labelled]),
+        naive_mean([naive_cosine(hidden_rows[k], teacher_hidden[k]) for k in attended]),
+    ]
+    return [soft * parts[0] + hard * parts[1] + cosine * parts[2], *parts]
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("weights", [(5.0, 2.0, 1.0), (0.0, 1.0, 0.0), (0.3, 0.0, 7.0)], ids=str)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_the_triple_loss_equals_the_loops(dtype, weights, temperature):
+    given = triple(dtype)
+    numbers = dict(zip(("soft", "hard", "cosine"), weights, strict=True))
+    numbers["temperature"] = temperature
+    found = triple_loss(**given, **numbers)
+    rows, hidden_rows = rows_of(given["student_logits"]), rows_of(given["student_hidden"])
+    assert_close(
+        torch.stack(found).detach(), naive_triple(given, rows, hidden_rows, **numbers), dtype=dtype
+    )
+    found.total.backward()
+    by_logits = slopes(lambda r: naive_triple(given, r, hidden_rows, **numbers)[0], rows)
+    by_hidden = slopes(lambda r: naive_triple(given, rows, r, **numbers)[0], hidden_rows)
+    assert_close(given["student_logits"].grad, by_logits, dtype=dtype)
+    assert_close(given["student_hidden"].grad, by_hidden, dtype=dtype)
+
+
+def test_the_triple_loss_has_the_weights_and_the_temperature_of_the_authors_code():
+    given = triple()
+    expected = triple_loss(**given, temperature=2.0, soft=5.0, hard=2.0, cosine=1.0)
+    assert triple_loss(**given) == expected
 
 
 # Figures worked out by hand
@@ -194,6 +290,7 @@ def test_hand_calculated_numbers():
     cross_entropy = soft_cross_entropy(student, teacher).item()
     assert cross_entropy == pytest.approx(0.8869, abs=5e-5)
     assert cross_entropy / math.log(2) == pytest.approx(1.2796, abs=5e-5)  # in bits
+    assert soft_cross_entropy(teacher, teacher).item() == pytest.approx(0.8018, abs=5e-5)  # entropy
     assert soft_kl(student, teacher).item() == pytest.approx(0.0851, abs=5e-5)
     assert soft_kl(teacher, student).item() == pytest.approx(0.0920, abs=5e-5)  # the other way
     assert hard_cross_entropy(student, torch.tensor([2])).item() == pytest.approx(math.log(2))
@@ -203,6 +300,20 @@ def test_distillation_loss_adds_its_parts_as_the_formula_says():
     teacher, student = torch.tensor([[0.1, 0.2, 0.7]]).log(), torch.tensor([[0.2, 0.3, 0.5]]).log()
     loss = distillation_loss(student, teacher, torch.tensor([2]), alpha=0.25, temperature=1.0)
     assert loss.item() == pytest.approx(0.25 * 0.6931 + 0.75 * 0.0851, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("student", "expected"), [([6.0, 8.0], 0.0), ([4.0, -3.0], 1.0), ([-3.0, -4.0], 2.0)]
+)
+def test_hidden_cosine_of_small_vectors(student, expected):
+    found = hidden_cosine(torch.tensor([student]), torch.tensor([[3.0, 4.0]]))
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_hidden_cosine_is_the_loss_that_the_original_code_calls():
+    student, teacher = pair((6, 5))
+    expected = F.cosine_embedding_loss(student, teacher, torch.ones(6))
+    torch.testing.assert_close(hidden_cosine(student, teacher), expected)
 
 
 def test_hidden_mse_of_two_small_vectors():
@@ -355,6 +466,23 @@ def test_selected_logits_keep_junk_out_of_the_soft_losses(loss, junk):
     assert (student.grad[counted] != 0).all()
 
 
+@pytest.mark.parametrize("junk", [INF, NAN])
+def test_the_triple_loss_sees_only_what_is_counted(junk):
+    given = triple()
+    expected = triple_loss(**given)
+    expected.total.backward()
+    padding = ATTENTION == 0
+    spoilt = triple()
+    for name in ("student_logits", "teacher_logits", "student_hidden", "teacher_hidden"):
+        spoilt[name].data[padding] = junk
+    found = triple_loss(**spoilt)
+    assert found == expected
+    found.total.backward()
+    for name in ("student_logits", "student_hidden"):
+        assert torch.equal(spoilt[name].grad, given[name].grad)
+        assert (spoilt[name].grad[padding] == 0).all()
+
+
 @pytest.mark.parametrize("junk", [1e30, INF, NAN])
 def test_hidden_mse_sees_only_what_is_counted(junk):
     counted = torch.tensor([[True, True, False], [True, False, False]])
@@ -373,11 +501,15 @@ def test_hidden_mse_sees_only_what_is_counted(junk):
 
 
 def sequence_loss(student, teacher, labels) -> torch.Tensor:
-    """All three kinds of loss over positions, as a masked-language model would add them up."""
+    """Every kind of loss over positions, added up."""
     counted = labels != -100
     hard = mean_over_counted(hard_cross_entropy(student, labels), counted)
     soft = mean_over_counted(soft_kl(student, teacher, temperature=2.0), counted)
-    return hard + soft + hidden_mse(student, teacher, counted=counted)
+    soft = soft + mean_over_counted(soft_cross_entropy(student, teacher), counted)
+    hidden = hidden_mse(student, teacher, counted=counted)
+    hidden = hidden + hidden_cosine(student, teacher, counted=counted)
+    triple = triple_loss(student, teacher, labels, student, teacher, counted.long())
+    return hard + soft + hidden + masked_lm(student, labels) + triple.total
 
 
 @pytest.mark.parametrize("n_padding", [1, 5])
@@ -408,7 +540,11 @@ def test_nothing_counted_is_zero_and_not_nan():
         mean_over_counted(soft_kl(student, teacher), none, n_counted=torch.tensor(0)),
         mean_over_counted(soft_cross_entropy(student[none], teacher[none])),
         mean_over_counted(hard_cross_entropy(student, no_labels), none),
+        masked_lm(student, no_labels),
         hidden_mse(student, teacher, counted=none),
+        hidden_cosine(student, teacher, counted=none),
+        triple_loss(student, teacher, no_labels, student, teacher, none).total,
+        distillation_loss(student[none], teacher[none], no_labels[none], alpha=0.5, temperature=2),
     ]
     assert [loss.item() for loss in losses] == [0.0] * len(losses)
     sum(losses).backward()
@@ -447,3 +583,247 @@ def test_parts_are_weighed_by_what_they_count_not_equally():
         for rows in (slice(0, 2), slice(2, 4))
     ]
     assert whole.item() == sum(parts).item() == 2.0
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+@pytest.mark.parametrize("rows", [(slice(0, 1), slice(1, 2)), (slice(0, 2), slice(2, 2))], ids=str)
+def test_the_losses_of_two_halves_of_a_batch_add_up_to_that_of_the_batch(rows, as_tensor):
+    given = triple()
+    attended, labelled = (ATTENTION.sum(), (LABELS != -100).sum())
+    divisors = {"n_attended": attended, "n_labelled": labelled}
+    if not as_tensor:
+        divisors = {name: n.item() for name, n in divisors.items()}
+    whole = triple_loss(**given)
+    whole.total.backward()
+    halves = triple()
+    parts = [triple_loss(**{k: v[half] for k, v in halves.items()}, **divisors) for half in rows]
+    torch.testing.assert_close([sum(part) for part in zip(*parts, strict=True)], list(whole))
+    sum(part.total for part in parts).backward()
+    for name in ("student_logits", "student_hidden"):
+        torch.testing.assert_close(halves[name].grad, given[name].grad)
+
+
+# Positions chosen before the loss, or after it
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_masked_positions_alone_are_the_full_loss_restricted_to_them(dtype, temperature):
+    counted = LABELS != -100
+    full, (alone, teacher) = pair((2, 4, 7), dtype)[0], pair((2, 4, 7), dtype)
+
+    def loss(student, teacher, labels, counted=None):
+        soft = soft_kl(student, teacher, temperature=temperature)
+        soft = soft + soft_cross_entropy(student, teacher, temperature=temperature)
+        hidden = hidden_mse(student, teacher, counted=counted)
+        hidden = hidden + hidden_cosine(student, teacher, counted=counted)
+        return mean_over_counted(soft, counted) + masked_lm(student, labels) + hidden
+
+    expected = loss(full, teacher, LABELS, counted)
+    found = loss(alone[counted], teacher[counted], LABELS[counted])
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    expected.backward()
+    torch.testing.assert_close(alone.grad, full.grad)
+    assert (alone.grad[~counted] == 0).all()
+
+
+# What T² is for, on the logits of real networks
+
+
+def spreads(student, teacher) -> tuple[float, float]:
+    """Largest over smallest norm of the soft term's gradient for T = 1 … 8: with T², without."""
+    with_factor, without = [], []
+    for temperature in range(1, 9):
+        student = student.detach().requires_grad_()
+        loss = mean_over_counted(soft_kl(student, teacher, temperature=float(temperature)))
+        (gradient,) = torch.autograd.grad(loss, student)
+        with_factor.append(gradient.norm().item())
+        without.append(gradient.norm().item() / temperature**2)
+    return max(with_factor) / min(with_factor), max(without) / min(without)
+
+
+def assert_steadier(student, teacher, name: str) -> None:
+    """Steadier, not constant: where the models are sure of different classes the norm is about
+    T · |p - q|; at high T it falls to |s - t| / C, and a vocabulary has a large C.
+    """
+    steady, unsteady = spreads(student, teacher)
+    print(f"{name}: gradient norms spread {steady:.2f} times with T², {unsteady:.1f} without")
+    assert unsteady > 3 * steady
+
+
+def test_t_squared_steadies_the_gradient_on_the_logits_of_a_model(tiny_teacher_folder):
+    from tiny import TEXTS
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from course_utils.models.student import student_from_teacher
+
+    teacher = AutoModelForSequenceClassification.from_pretrained(tiny_teacher_folder).eval()
+    batch = AutoTokenizer.from_pretrained(tiny_teacher_folder)(
+        TEXTS, padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        pair = student_from_teacher(teacher, layers=2)(**batch).logits, teacher(**batch).logits
+    assert_steadier(*pair, "tiny classifier, 3 classes")
+
+
+@pytest.mark.weights
+def test_t_squared_steadies_the_gradient_over_a_vocabulary():
+    from transformers import AutoModel, AutoTokenizer
+
+    from course_utils.data.sources import find_model
+    from course_utils.models.mlm import add_mlm_head
+    from course_utils.models.student import student_from_teacher
+
+    folder = find_model(say=lambda _: None).path
+    teacher = add_mlm_head(AutoModel.from_pretrained(folder, dtype=torch.float32))
+    tokens = AutoTokenizer.from_pretrained(folder)("Returns the sum of a row.", return_tensors="pt")
+    with torch.no_grad():
+        pair = student_from_teacher(teacher, layers=3)(**tokens).logits, teacher(**tokens).logits
+    assert_steadier(*pair, "MiniLM, 30522 words")
+
+
+# Memory
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("loss", [soft_kl, soft_cross_entropy])
+def test_a_soft_loss_keeps_two_tensors_as_wide_as_the_vocabulary(loss, temperature):
+    student, teacher = pair((6, 1000), torch.float32)
+    kept = {}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss(student, teacher, temperature=temperature).sum()
+    wide = [tensor for tensor in kept.values() if tensor.numel() == 6000]
+    assert len(wide) == 2  # the student's log-probs and the teacher's probs
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("temperature", [0, -2.0, INF, NAN])
+@pytest.mark.parametrize("loss", [soft_kl, soft_cross_entropy])
+def test_a_temperature_that_is_none(loss, temperature):
+    with pytest.raises(DataError, match=r"temperature is .*(?s:.*)above 0"):
+        loss(*pair((4, 3)), temperature=temperature)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, NAN])
+def test_an_alpha_that_is_no_share(alpha):
+    with pytest.raises(DataError, match=r"alpha is .*hard"):
+        distillation_loss(*pair((1, 3)), torch.tensor([0]), alpha=alpha, temperature=2.0)
+
+
+@pytest.mark.parametrize("name", ["soft", "hard", "cosine"])
+@pytest.mark.parametrize("weight", [-1.0, INF, NAN])
+def test_a_weight_that_is_none(name, weight):
+    with pytest.raises(DataError, match=f"weight {name} is {weight}"):
+        triple_loss(**triple(), **{name: weight})
+
+
+@pytest.mark.parametrize("loss", [soft_kl, soft_cross_entropy])
+def test_other_classes_and_other_positions(loss):
+    with pytest.raises(ModelError, match="The student has 7 classes, the teacher 8"):
+        loss(logits((2, 3, 7)), logits((2, 3, 8)))
+    with pytest.raises(DataError, match=r"\(2, 3\).*\(2, 4\)(?s:.*)same positions"):
+        loss(logits((2, 3, 7)), logits((2, 4, 7)))
+
+
+@pytest.mark.parametrize("loss", [hidden_mse, hidden_cosine])
+def test_other_widths_name_the_projection(loss):
+    with pytest.raises(ModelError, match=r"nn\.Linear\(384, 768\)"):
+        loss(logits((2, 384)), logits((2, 768)))
+    with pytest.raises(DataError, match="same positions"):
+        loss(logits((2, 5)), logits((3, 5)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0, 1], "labels has the shape"),
+        ([0, 1, 2, 3], "none of the 3 classes"),
+        ([0, 1, 2, -1], "none of the 3 classes"),
+        ([0.0, 1.0, 2.0, 1.0], "torch.long"),
+        ([True, True, False, True], "torch.long"),
+    ],
+    ids=str,
+)
+def test_labels_that_are_none(labels, said):
+    with pytest.raises(DataError, match=said):
+        masked_lm(logits((4, 3)), torch.tensor(labels))
+
+
+def test_labels_may_be_small_integers():
+    student, labels = logits((2, 4, 7)), LABELS
+    assert masked_lm(student, labels.to(torch.int32)) == masked_lm(student, labels)
+
+
+@pytest.mark.parametrize(
+    ("counted", "said"),
+    [(ATTENTION, "bool"), (torch.ones(2, 3, dtype=torch.bool), "shape"), (ATTENTION > 5.0, None)],
+    ids=["numbers", "shape", "none"],
+)
+def test_a_mask_that_is_none(counted, said):
+    student, teacher = pair((2, 4, 5))
+    losses = [
+        lambda: mean_over_counted(student.sum(-1), counted),
+        lambda: hidden_mse(student, teacher, counted=counted),
+        lambda: hidden_cosine(student, teacher, counted=counted),
+    ]
+    for loss in losses:
+        if said is None:
+            assert loss().item() == 0.0
+        else:
+            with pytest.raises(DataError, match=said):
+                loss()
+
+
+def test_an_attention_mask_of_another_shape():
+    with pytest.raises(DataError, match="attention_mask has the shape"):
+        triple_loss(**triple() | {"attention_mask": ATTENTION[:, :3]})
+
+
+@pytest.mark.parametrize("junk", [NAN, INF, -INF])
+@pytest.mark.parametrize("name", ["student_logits", "teacher_logits"])
+def test_logits_that_are_no_numbers_are_named(name, junk):
+    whose = name.removesuffix("_logits")
+    given = dict(zip(("student_logits", "teacher_logits"), pair((4, 3)), strict=True))
+    given[name].data[2, 1] = junk
+    with pytest.raises(
+        NotFiniteError, match=rf"The {whose}'s logits .*{junk}(?s:.*)position 2, entry 1"
+    ):
+        distillation_loss(**given, labels=torch.tensor([0, 1, 1, 2]), alpha=0.5, temperature=2.0)
+
+
+@pytest.mark.parametrize("junk", [NAN, INF])
+@pytest.mark.parametrize(
+    "name", ["student_logits", "teacher_logits", "student_hidden", "teacher_hidden"]
+)
+def test_the_triple_loss_names_what_is_no_number(name, junk):
+    given = triple()
+    given[name].data[1, 0, 3] = junk
+    whose, what = name.split("_")
+    with pytest.raises(
+        NotFiniteError, match=rf"The {whose}'s {what} (?s:.*)position 1, 0, entry 3"
+    ):
+        triple_loss(**given)
+
+
+def test_masked_lm_names_what_is_no_number_where_it_counts():
+    student = logits((2, 4, 7))
+    student[LABELS == -100] = NAN
+    assert masked_lm(student, LABELS).isfinite()
+    student[1, 1, 6] = NAN
+    with pytest.raises(
+        NotFiniteError, match=r"The model's logits hold nan(?s:.*)position 1, 1, entry 6"
+    ):
+        masked_lm(student, LABELS)
+
+
+def test_a_loss_that_overflows_by_itself_is_returned_as_it_is():
+    huge = torch.full((1, 3), 1e38)
+    assert hidden_mse(huge, -huge).item() == INF

@@ -6,6 +6,7 @@ import copy
 import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -13,13 +14,27 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    BertLMHeadModel,
+    BertModel,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Model,
     PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from course_utils.errors import ModelError
-from course_utils.models.student import layer_map, matched_layers, student_from_teacher
+from course_utils.models.student import (
+    layer_map,
+    matched_layers,
+    plan_student,
+    student_from_teacher,
+)
 
 SIZES = {
     "vocab_size": 100,
@@ -175,6 +190,67 @@ def test_tied_weights_stay_tied():
     assert decoder.data_ptr() == words.data_ptr()
 
 
+def test_the_order_of_the_layers_is_the_students(teacher):
+    there, back = (student_from_teacher(teacher, layers=order) for order in ((0, 3), (3, 0)))
+    first, last = back.bert.encoder.layer
+    assert torch.equal(first.output.dense.weight, there.bert.encoder.layer[1].output.dense.weight)
+    assert torch.equal(last.output.dense.weight, there.bert.encoder.layer[0].output.dense.weight)
+    assert not torch.allclose(logits(there), logits(back), atol=1e-2)
+
+
+@pytest.mark.parametrize("layers", [range(0, 4, 2), np.array([0, 2]), [0, 2]], ids=str)
+def test_layer_numbers_come_in_any_collection(teacher, layers):
+    assert torch.equal(
+        logits(student_from_teacher(teacher, layers=layers)),
+        logits(student_from_teacher(teacher, layers=(0, 2))),
+    )
+    assert torch.equal(
+        logits(student_from_teacher(teacher, layers=np.int64(2))),
+        logits(student_from_teacher(teacher, layers=(0, 3))),
+    )
+
+
+# Narrower students
+
+
+@pytest.mark.parametrize("hidden", [8, 24, np.int64(16)], ids=str)
+def test_a_narrower_student_has_heads_and_neurons_in_proportion(teacher, hidden):
+    student = student_from_teacher(teacher, layers=(1, 3), hidden=hidden)
+    found = student.config
+    assert (found.hidden_size, found.num_attention_heads) == (hidden, hidden // 8)
+    assert found.intermediate_size == 2 * hidden  # the teacher has 64 for 32
+    assert found.num_hidden_layers == len(student.bert.encoder.layer) == 2
+    assert found.id2label == dict(enumerate(NAMES))
+    assert logits(student).shape == (2, 3)
+    assert logits(student).isfinite().all()
+    assert teacher.config.hidden_size == 32
+
+
+def test_a_narrower_student_keeps_the_same_corner_of_every_weight(teacher):
+    student = student_from_teacher(teacher, layers=(3,), hidden=16)
+    ours, theirs = student.bert.encoder.layer[0], teacher.bert.encoder.layer[3]
+    kept = {
+        "attention.self.query.weight": (16, 16),  # the first 2 heads of 8
+        "attention.output.dense.weight": (16, 16),
+        "intermediate.dense.weight": (32, 16),
+        "output.dense.weight": (16, 32),
+        "output.LayerNorm.weight": (16,),
+    }
+    for name, shape in kept.items():
+        corner = theirs.get_parameter(name)[tuple(slice(n) for n in shape)]
+        assert torch.equal(ours.get_parameter(name), corner), name
+    assert torch.equal(student.classifier.weight, teacher.classifier.weight[:, :16])
+    assert torch.equal(student.classifier.bias, teacher.classifier.bias)
+
+
+@pytest.mark.parametrize("hidden", [0, -8, 12, 32, 64, 8.0, True, "8", (8,)], ids=repr)
+@pytest.mark.parametrize("make", [student_from_teacher, plan_student])
+def test_a_hidden_size_that_cannot_be_is_refused(teacher, make, hidden):
+    with pytest.raises(ModelError, match=re.escape(f"a hidden size of {hidden!r}")) as caught:
+        make(teacher, layers=2, hidden=hidden)
+    assert "a multiple of the head size, 8, below the teacher's 32" in caught.value.do
+
+
 # What else is kept, and what is left alone
 
 
@@ -232,13 +308,24 @@ def test_a_student_can_be_saved_loaded_and_have_students(teacher, tmp_path):
 
 @pytest.mark.parametrize(
     "layers",
-    [(), (-1,), (0, 4), (1, -2), (0, 0), (0, 1, 2, 3, 0), (0, 1, 2, 3, 4)],
+    [
+        *[(), (-1,), (0, 4), (1, -2), (0, 0), (0, 1, 2, 3, 0), (0, 1, 2, 3, 4)],
+        *[(0, True), (0, 2.0), ("0", "1"), ([0], [1])],
+    ],
     ids=str,
 )
-def test_layers_that_cannot_be_chosen_are_refused(teacher, layers):
+@pytest.mark.parametrize("make", [student_from_teacher, plan_student])
+def test_layers_that_cannot_be_chosen_are_refused(teacher, make, layers):
     with pytest.raises(ModelError, match=re.escape(str(layers))) as caught:
-        student_from_teacher(teacher, layers=layers)
+        make(teacher, layers=layers)
     assert "0 to 3, each once: the teacher has 4 layers" in caught.value.do
+
+
+@pytest.mark.parametrize("layers", [True, False, 2.0, 1.5, None, "2"], ids=repr)
+def test_what_is_no_number_of_layers_is_refused(teacher, layers):
+    with pytest.raises(ModelError, match=r"cannot be made of layers \(") as caught:
+        student_from_teacher(teacher, layers=layers)
+    assert "0 to 3, each once" in caught.value.do
 
 
 @pytest.mark.parametrize("n_layers", [0, -1, 5])
@@ -252,3 +339,49 @@ def test_a_model_whose_layers_have_other_names_is_refused():
     teacher = DistilBertForSequenceClassification(config)
     with pytest.raises(ModelError, match=r"DistilBertForSequenceClassification has no encoder\.l"):
         student_from_teacher(teacher, layers=2)
+
+
+TINY = {"vocab_size": 100, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 4}
+
+
+def decoders() -> dict[str, PreTrainedModel]:
+    causal = BertConfig(**SIZES, is_decoder=True)
+    return {
+        "GPT2LMHeadModel": GPT2LMHeadModel(GPT2Config(**TINY)),
+        "GPT2Model": GPT2Model(GPT2Config(**TINY)),
+        "BertLMHeadModel": BertLMHeadModel(causal),
+        "BertModel": BertModel(causal),
+    }
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "GPT2Model", "BertLMHeadModel", "BertModel"])
+@pytest.mark.parametrize("make", [student_from_teacher, plan_student])
+def test_a_decoder_is_refused(make, name):
+    with pytest.raises(ModelError, match=f"{name} is a decoder") as caught:
+        make(decoders()[name], layers=1)
+    assert "BERT, RoBERTa or ELECTRA" in caught.value.do
+
+
+def test_an_encoder_decoder_is_refused():
+    t5 = T5Config(vocab_size=100, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    both = EncoderDecoderConfig.from_encoder_decoder_configs(
+        BertConfig(**SIZES), BertConfig(**SIZES)
+    )
+    for teacher in (T5ForConditionalGeneration(t5), EncoderDecoderModel(both)):
+        for keep in (True, False):
+            with pytest.raises(ModelError, match="is an encoder with a decoder"):
+                student_from_teacher(teacher, layers=1, keep_token_types=keep)
+
+
+def test_what_is_no_transformers_model_is_refused():
+    for teacher in (torch.nn.Linear(2, 2), "bert-base-uncased", None):
+        with pytest.raises(ModelError, match=f"A {type(teacher).__name__} where a transformers"):
+            student_from_teacher(teacher, layers=1)
+
+
+@pytest.mark.parametrize("way", [{}, {"hidden": 16}, {"keep_token_types": False}], ids=str)
+def test_weights_that_do_not_fit_the_configuration_are_refused(teacher, way):
+    teacher.classifier = torch.nn.Linear(32, 7)
+    words = "classifier.weight is (7, 32); its configuration says (3, 32)"
+    with pytest.raises(ModelError, match=re.escape(words)):
+        student_from_teacher(teacher, layers=2, **way)

@@ -1,45 +1,27 @@
-"""`course bench`: our way and the obvious way, timed in one run on this machine.
-
-Each way runs in a process of its own, so that its peak memory is its own; the ratio is what counts.
-"""
+"""`course bench distill`: the course's training of a student against the obvious one."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from course_utils import machine
-from course_utils.errors import CourseError, DataError
-from course_utils.files import check_writable, write_text
+from course_utils.errors import DataError
 
 N_TEXTS = {"smoke": 64, "cpu": 3200, "gpu": 3200}
 EPOCHS = 3
 BATCH_SIZE = 32
 LAYERS = 3
+WAYS = ("ours", "baseline")
 
 
-def bench(what: str, *, json_file: Path | None = None) -> list[dict]:
-    """Rows with `work, unit, ours, baseline, ratio, peak_memory_mb, baseline_peak_memory_mb`.
-
-    Prints them as a table and, if asked to, writes them as JSON. Raises `CourseError` for a piece
-    of work there is no benchmark for.
-    """
-    if what != "distill":
-        raise CourseError(f"There is no benchmark {what!r}.", do="Choose: distill.")
-    if json_file is not None:
-        check_writable(json_file.parent)
-    ours, baseline = (_in_own_process(way) for way in ("ours", "baseline"))
-    work = f"distill {ours['data']} into {LAYERS} layers, {EPOCHS} epochs of {ours['n_texts']}"
-    rows = [
+def rows(measured: dict[str, dict]) -> list[dict]:
+    """One with `work, unit, ours, baseline, ratio, peak_memory_mb, baseline_peak_memory_mb`."""
+    ours, baseline = (measured[way] for way in WAYS)
+    return [
         {
-            "work": work,
+            "work": f"distill {ours['data']} into {LAYERS} layers, "
+            f"{EPOCHS} epochs of {ours['n_texts']}",
             "unit": "texts/s",
             "ours": round(ours["texts_per_s"], 1),
             "baseline": round(baseline["texts_per_s"], 1),
@@ -48,24 +30,38 @@ def bench(what: str, *, json_file: Path | None = None) -> list[dict]:
             "baseline_peak_memory_mb": round(baseline["peak_memory_mb"]),
         }
     ]
-    table = Table(title="Ours against the obvious way, one run on this machine")
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "))
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
-    if json_file is not None:
-        write_text(json_file, json.dumps(rows, indent=2) + "\n")
-    return rows
 
 
-def _in_own_process(way: str) -> dict:
-    print(f"measuring: {way}")
-    command = [sys.executable, "-m", "course_utils.bench", way]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise CourseError(f"The benchmark's process for {way!r} ended with {done.returncode}.")
-    return json.loads(done.stdout.splitlines()[-1])
+def measure(way: str) -> dict:
+    """Texts per second of `way`, and the peak memory of this process, all of it, in 10^6 bytes."""
+    import torch
+    from datasets import disable_progress_bars
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    from course_utils.data.sources import find_model
+    from course_utils.measure.size import own_peak_memory_mb
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    machine.use_all_cores()
+    name, texts, labels = _short_texts()
+    folder = find_model(say=lambda _: None).path
+    torch.manual_seed(0)
+    teacher = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=max(labels) + 1, dtype=torch.float32
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    before = time.perf_counter()
+    {"ours": ours, "baseline": baseline}[way](teacher, tokenizer, texts, labels)
+    seconds = time.perf_counter() - before
+    return {
+        "data": name,
+        "n_texts": len(texts),
+        "texts_per_s": EPOCHS * len(texts) / seconds,
+        "peak_memory_mb": own_peak_memory_mb(),
+    }
 
 
 def _short_texts() -> tuple[str, list[str], list[int]]:
@@ -144,38 +140,3 @@ def baseline(teacher, tokenizer, texts: list[str], labels: list[int]) -> None:
             train_dataset=rows.remove_columns("text"),
             data_collator=DataCollatorWithPadding(tokenizer),
         ).train()
-
-
-def _measure(way: str) -> dict:
-    import torch
-    from datasets import disable_progress_bars
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    from transformers.utils import logging
-
-    from course_utils.data.sources import find_model
-    from course_utils.measure.size import own_peak_memory_mb
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
-    machine.use_all_cores()
-    name, texts, labels = _short_texts()
-    folder = find_model(say=lambda _: None).path
-    torch.manual_seed(0)
-    teacher = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=max(labels) + 1, dtype=torch.float32
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    before = time.perf_counter()
-    {"ours": ours, "baseline": baseline}[way](teacher, tokenizer, texts, labels)
-    seconds = time.perf_counter() - before
-    return {
-        "data": name,
-        "n_texts": len(texts),
-        "texts_per_s": EPOCHS * len(texts) / seconds,
-        "peak_memory_mb": own_peak_memory_mb(),
-    }
-
-
-if __name__ == "__main__":
-    print(json.dumps(_measure(sys.argv[1])))
