@@ -114,7 +114,7 @@ def _is_table(file: str | Path) -> bool:
     return Path(file).suffix.lower() in TABLES
 
 
-def _check_name(name: str, kind: type[CourseError]) -> None:
+def check_name(name: str, kind: type[CourseError]) -> None:
     """A name becomes a path below the mirror, so it must not be able to leave it."""
     part = r"\w[\w.-]{0,95}"
     if ".." in name or not re.fullmatch(rf"{part}(/{part})?", name, re.ASCII):
@@ -125,9 +125,9 @@ def _check_name(name: str, kind: type[CourseError]) -> None:
 
 
 def _model_by_name(name: str) -> Found:
-    _check_name(name, ModelError)
+    check_name(name, ModelError)
     known = KNOWN.get(name, Known())
-    if folder := _in_mirror("models", name):
+    if folder := in_mirror("models", name):
         weights.check(folder, expected=known.sha256, do="Copy it into the mirror again.")
         return Found(name, folder, "mirror")
     if name == MINILM and (folder := _wheel_folder()):
@@ -189,8 +189,8 @@ def _data_at(path: Path) -> Path:
 
 
 def _data_by_name(name: str) -> Found:
-    _check_name(name, DataError)
-    if folder := _in_mirror("data", name):
+    check_name(name, DataError)
+    if folder := in_mirror("data", name):
         return Found(name, folder, "mirror")
     if name in OWN_DATA:
         return Found(name, _own_data(name), "built-in")
@@ -246,7 +246,7 @@ def _mirror() -> Path | None:
     return mirror
 
 
-def _in_mirror(kind: str, name: str) -> Path | None:
+def in_mirror(kind: str, name: str) -> Path | None:
     """The mirror's folder for owner/name, which may also lie there under the name alone."""
     if mirror := _mirror():
         for folder in (mirror / kind / name, mirror / kind / name.rpartition("/")[2]):

@@ -15,11 +15,14 @@ from transformers import (
     AutoConfig,
     BertForMaskedLM,
     BertModel,
+    DistilBertForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from course_utils.errors import DataError, ModelError
+
+MaskedLM = BertForMaskedLM | DistilBertForMaskedLM
 
 
 def load_masked_lm(folder: str | Path) -> BertForMaskedLM:
@@ -94,17 +97,36 @@ def add_mlm_head(encoder: PreTrainedModel) -> BertForMaskedLM:
 
 
 @contextmanager
-def head_sees_only(model: BertForMaskedLM, counted: Tensor) -> Iterator[None]:
-    """Inside the block the head gets the N positions where `counted` (B, S) is true.
+def head_sees_only(model: MaskedLM, counted: Tensor) -> Iterator[list[Tensor]]:
+    """A list that gets the last hidden states, (B·S, H); inside the block the head gets some only.
 
-    The model's logits are then (N, V) and not (B, S, V): with 15 % of the tokens masked, a seventh
-    of the products with all word embeddings, the largest ones of the model.
+    Those are the N positions where `counted` (B, S) is true, or whose numbers in the flattened
+    batch it holds, (N,). The model's logits are then (N, V) and not (B, S, V): with 15 % of the
+    tokens masked, a seventh of the products with all word embeddings, the largest ones of the
+    model. The forward pass still goes through whatever wraps the model.
     """
-    hook = model.cls.register_forward_pre_hook(lambda head, inputs: (inputs[0][counted],))  # (N, H)
+    rows = counted.flatten().nonzero()[:, 0] if counted.dtype == torch.bool else counted  # (N,)
+    seen = []
+
+    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        seen.append(inputs[0].flatten(0, 1))  # (B·S, H)
+        return (seen[0][rows],)  # (N, H)
+
+    first = model.cls if isinstance(model, BertForMaskedLM) else model.vocab_transform
+    hook = first.register_forward_pre_hook(select)
     try:
-        yield
+        yield seen
     finally:
         hook.remove()
+
+
+def masked_lm_head(model: MaskedLM) -> nn.Module:
+    """The model's own head: from hidden states (N, H) to logits (N, V)."""
+    if isinstance(model, BertForMaskedLM):
+        return model.cls
+    return nn.Sequential(
+        model.vocab_transform, model.activation, model.vocab_layer_norm, model.vocab_projector
+    )
 
 
 @torch.no_grad()
