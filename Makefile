@@ -3,6 +3,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
+MINUTES ?= 10
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ ifdef COURSE_MIRROR
 export COURSE_MIRROR := $(abspath $(COURSE_MIRROR))
 endif
 
-.PHONY: course test lab venv notebooks results doctor lint clean
+.PHONY: course test lab venv notebooks results gpu-results plan doctor lint clean
 
 course: $(READY)  ## every notebook run in order, the pipeline's report, the table
 	$(BIN)/python tools/build_notebooks.py --execute --out build/notebooks
@@ -35,6 +36,13 @@ notebooks: $(READY)  ## notebooks/*.ipynb from notebooks/source/*.py, executed
 
 results: $(READY)  ## the README's table and figure, from what `make course` measured
 	$(BIN)/python tools/update_readme.py build/report
+
+gpu-results: $(READY)  ## BERT-base on this machine's GPU, its teacher trained for MINUTES
+	$(BIN)/python tools/gpu_results.py $(MINUTES)
+	$(BIN)/python tools/plan_full_run.py
+
+plan: $(READY)  ## docs/full_run.md, from what is measured in docs/results
+	$(BIN)/python tools/plan_full_run.py
 
 doctor: $(READY)  ## what this machine has, and what to do about what it lacks
 	$(BIN)/course doctor

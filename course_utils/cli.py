@@ -1,4 +1,4 @@
-"""The command line: `course doctor`, `course run`, `course bench`."""
+"""The command line: `course doctor`, `course run`, `course distill-mlm`, `course bench`."""
 
 from __future__ import annotations
 
@@ -54,9 +54,31 @@ def run(
     print(f"Report: {out / 'report.html'}")
 
 
+@app.command("distill-mlm")
+def distill_mlm(
+    config: Annotated[
+        Path, typer.Option(help="A TOML file such as configs/pydocs.toml, which explains itself.")
+    ],
+) -> None:
+    """A smaller masked-language model from a larger one, as DistilBERT was made; also by torchrun.
+
+    Run the same command again to go on with a run that was stopped.
+    """
+    from course_utils import pretraining
+    from course_utils.settings import read_settings
+
+    processes = pretraining.processes()
+    with processes.main_process_first():  # so that a mistake is told once
+        settings = read_settings(config, pretraining.Pretraining)
+    results = pretraining.run(settings)
+    if processes.is_main_process:
+        Console().print(pretraining.as_table(results))
+        print(f"Student: {Path(settings.out) / pretraining.STUDENT}")
+
+
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="What to measure: distill or loss.")] = "distill",
+    what: Annotated[str, typer.Argument(help="What to measure: distill, loss or mlm.")] = "distill",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the rows to this file.")
     ] = None,

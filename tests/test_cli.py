@@ -22,7 +22,7 @@ def course(*words, **environment) -> subprocess.CompletedProcess:
 def test_help_names_every_command():
     done = course("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("doctor", "run", "bench"))
+    assert all(name in done.stdout for name in ("doctor", "run", "distill-mlm", "bench"))
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,35 @@ def test_an_output_folder_below_a_file(tmp_path):
     assert done.returncode == 2
     assert "OutputError" in done.stderr
     assert "what to do" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (None, "These settings cannot be read: No such file"),
+        ("corpus = pydocs", "These settings are not TOML"),
+        ("corpora = 1", "There is no setting `corpora`"),
+        ("[recipe]\nsteps = 'many'", "`recipe.steps` is 'many'"),
+    ],
+)
+def test_a_mistake_in_settings_ends_in_words(settings, said, tmp_path):
+    file = tmp_path / "run.toml"
+    if settings:
+        file.write_text(settings)
+    done = course("distill-mlm", "--config", file)
+    assert done.returncode == 2
+    assert "DataError" in done.stderr
+    assert said in done.stderr
+    assert str(file) in done.stderr.replace("\n", "")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_package_itself_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "course_utils", "distill-mlm", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "--config" in done.stdout

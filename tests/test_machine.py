@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -347,3 +348,31 @@ def test_use_all_cores(monkeypatch):
         assert machine.use_all_cores() == torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+PAGES = """
+import resource, sys, torch
+from course_utils import machine
+
+if sys.argv[1] == "keep":
+    machine.keep_freed_memory()
+
+def use():
+    torch.ones(2**24)  # 67 MB
+
+for _ in range(10):
+    use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_used_again():
+    taken = {
+        way: int(subprocess.check_output([sys.executable, "-c", PAGES, way]))
+        for way in ("keep", "give back")
+    }
+    assert 4 * taken["keep"] < taken["give back"]

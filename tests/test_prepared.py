@@ -27,6 +27,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "smoke")
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     monkeypatch.setattr(prepared, "load_task", lambda *args, **options: reviews)
+    monkeypatch.setattr(prepared, "read_corpus", lambda *args, **options: reviews.train)
     return reviews
 
 

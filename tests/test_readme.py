@@ -23,14 +23,14 @@ def test_every_link_within_the_repository_leads_somewhere():
 
 
 def test_every_make_target_named_exists():
-    named = set(re.findall(r"make ([a-z]+)(?![\w.])", README.replace("`make`", "")))
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"make ([a-z-]+)(?![\w.])", README.replace("`make`", "")))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert {"course", "test", "lab"} <= named <= targets
 
 
 def test_every_command_and_option_named_exists():
     commands = get_command(app).commands
-    for line in re.findall(r"course ((?:doctor|run|bench)[^`\n]*)", README):
+    for line in re.findall(r"course ((?:doctor|run|distill-mlm|bench)[^`\n]*)", README):
         name = line.split()[0]
         options = {word for param in commands[name].params for word in param.opts}
         assert set(re.findall(r"--[a-z]+", line)) <= options

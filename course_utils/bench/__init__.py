@@ -19,11 +19,11 @@ from rich.table import Table
 from course_utils.errors import CourseError
 from course_utils.files import check_writable, write_text
 
-BENCHMARKS = ("distill", "loss")
+BENCHMARKS = ("distill", "loss", "mlm")
 
 
 def bench(what: str, *, json_file: Path | None = None) -> list[dict]:
-    """The rows of one benchmark, see `distill.rows` and `loss.rows`.
+    """The rows of one benchmark, see `rows` of its module.
 
     Prints them as a table and, if asked to, writes them as JSON. Raises `CourseError` for a piece
     of work there is no benchmark for, and when the process of a way fails.

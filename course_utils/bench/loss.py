@@ -90,21 +90,19 @@ def plain(student: Tensor, teacher: Tensor, student_head: Callable, teacher_head
     """The loss as the formula has it, all logits at once; the teacher without gradient."""
     import torch
 
-    from course_utils.distill.losses import mean_over_counted, soft_cross_entropy
+    from course_utils.distill.losses import mean_over_counted, soft_kl
 
     with torch.no_grad():
         teacher_logits = teacher_head(teacher)
     logits = student_head(student)
-    return mean_over_counted(soft_cross_entropy(logits, teacher_logits, temperature=TEMPERATURE))
+    return mean_over_counted(soft_kl(logits, teacher_logits, temperature=TEMPERATURE))
 
 
 def chunked(student: Tensor, teacher: Tensor, student_head: Callable, teacher_head: Callable):
     """The same number, from a few hundred positions at a time."""
-    from course_utils.distill.chunked import chunked_soft_cross_entropy
+    from course_utils.distill.chunked import chunked_soft_kl
 
-    return chunked_soft_cross_entropy(
-        student, teacher, student_head, teacher_head, temperature=TEMPERATURE
-    )
+    return chunked_soft_kl(student, teacher, student_head, teacher_head, temperature=TEMPERATURE)
 
 
 def _seconds(step: Callable) -> float:

@@ -119,7 +119,7 @@ class Checkpoints:
         if there != self.settings:
             raise OutputError(
                 f"{folder.name} is of a run with other settings: "
-                f"{', '.join(_differences(there, self.settings))}.",
+                f"{', '.join(differences(there, self.settings))}.",
                 where=folder,
                 do="Choose another folder, or take the settings of that run to go on with it.",
             )
@@ -247,12 +247,12 @@ def _files(folder: Path) -> list[str]:
     return sorted(name for name in names if name != MANIFEST)
 
 
-def _differences(there: object, now: object, name: str = "") -> list[str]:
+def differences(there: object, now: object, name: str = "") -> list[str]:
     """One entry for each setting that differs, dicts in dicts as `outer.inner`."""
     if isinstance(there, dict) and isinstance(now, dict):
         return [
             entry
             for key in there | now
-            for entry in _differences(there.get(key), now.get(key), f"{name}.{key}".strip("."))
+            for entry in differences(there.get(key), now.get(key), f"{name}.{key}".strip("."))
         ]
     return [] if there == now else [f"{name} {there!r} there, {now!r} now"]

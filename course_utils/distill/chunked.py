@@ -21,7 +21,7 @@ from course_utils.errors import CourseError, DataError
 Head = Callable[[Tensor], Tensor]
 
 
-def chunked_soft_cross_entropy(
+def chunked_soft_kl(
     student_hidden: Tensor,
     teacher_hidden: Tensor,
     student_head: Head,
@@ -31,7 +31,7 @@ def chunked_soft_cross_entropy(
     chunk_size: int = 256,
     n_counted: Tensor | int | None = None,
 ) -> Tensor:
-    """The mean over N positions of `soft_cross_entropy` of the heads' logits; a scalar in nats.
+    """The mean over N positions of `soft_kl` of the heads' logits; a scalar in nats.
 
     Hidden states are (N, H) and (N, H'), of the counted positions alone: `hidden[counted]`. A head
     is a module or a function from (n, H) to logits (n, V); no position may look at another in it.
@@ -40,7 +40,7 @@ def chunked_soft_cross_entropy(
     differentiated again. The teacher gets none.
 
     `n_counted` replaces the divisor N. Without a position the loss is 0 and its gradient zero.
-    Raises what `soft_cross_entropy` raises, `NotFiniteError` for logits that are not finite, and
+    Raises what `soft_kl` raises, `NotFiniteError` for logits that are not finite, and
     `DataError` for hidden states that are not two matrices of N rows.
     """
     _need_rows(student_hidden, teacher_hidden, chunk_size)
@@ -85,7 +85,7 @@ class _WithGradients(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True
             raise CourseError(
                 "The gradient of the chunked loss cannot be differentiated again.",
-                do="Take mean_over_counted(soft_cross_entropy(…)) of the whole logits.",
+                do="Take mean_over_counted(soft_kl(…)) of the whole logits.",
             )
         return None, None, *(upstream * gradient for gradient in ctx.saved_tensors)
 
@@ -93,7 +93,7 @@ class _WithGradients(torch.autograd.Function):
 def _chunk(
     hidden: Tensor, teacher_hidden: Tensor, student_head: Head, teacher_head: Head, t: float
 ) -> tuple[Tensor, dict[Tensor, Tensor]]:
-    """T² times the cross-entropy summed over n positions, and its gradient by leaf.
+    """T² times the KL summed over n positions, and its gradient by leaf.
 
     For the student's logits the gradient is T · (softmax(s/T) - softmax(t/T)). It is left a sum:
     divided by the number of positions, its many small entries would vanish in float16.
@@ -102,11 +102,12 @@ def _chunk(
     with torch.no_grad():
         targets = teacher_head(teacher_hidden)  # (n, V)
         need_same_classes(logits, targets)
-        targets = F.softmax(softened(targets, t), dim=-1)
+        targets = F.log_softmax(softened(targets, t), dim=-1)
         log_probs = F.log_softmax(softened(logits, t), dim=-1)
-        loss = -(targets * log_probs).sum() * t**2
-        slope = log_probs.exp_().sub_(targets).mul_(t).to(logits.dtype)
-        del targets, log_probs  # the backward pass can use their room
+        probs = targets.exp()
+        loss = torch.dot(probs.flatten(), targets.sub_(log_probs).flatten()) * t**2
+        slope = log_probs.exp_().sub_(probs).mul_(t).to(logits.dtype)
+        del targets, log_probs, probs  # the backward pass can use their room
     if not logits.requires_grad:
         return loss, {}
     leaves = _leaves(logits)

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainingArguments
 
-from course_utils.distill.chunked import chunked_soft_cross_entropy
+from course_utils.distill.chunked import chunked_soft_kl
 from course_utils.distill.losses import (
     hidden_cosine,
     masked_lm,
     mean_over_counted,
     soft_kl,
-    softened,
 )
 from course_utils.distill.refusals import NotFiniteError, need_finite
 from course_utils.distill.throughput import (
@@ -146,26 +145,16 @@ class DistillationTrainer(TaskTrainer):
         return need_finite(loss, student_logits=logits, teacher_logits=teacher_logits)
 
     def _soft_everywhere(self, hidden: Tensor, target: Tensor, n_attended: Tensor) -> Tensor:
-        temperature = self.recipe.temperature
-        entropies = []
-
-        def teacher_head(target: Tensor) -> Tensor:
-            logits = masked_lm_head(self.teacher)(target)  # (n, V)
-            log_probs = softened(logits, temperature).log_softmax(-1)
-            entropies.append(-(log_probs.exp() * log_probs).sum() * temperature**2)
-            return logits
-
         with self.accelerator.autocast():
-            cross_entropy = chunked_soft_cross_entropy(
+            return chunked_soft_kl(
                 hidden,
                 target,
                 masked_lm_head(self.model),
-                teacher_head,
-                temperature=temperature,
+                masked_lm_head(self.teacher),
+                temperature=self.recipe.temperature,
                 chunk_size=self.recipe.chunk_size,
                 n_counted=n_attended,
             )
-        return cross_entropy - mean_over_counted(torch.stack(entropies), n_counted=n_attended)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:  # not the summary at the end

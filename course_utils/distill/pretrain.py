@@ -7,6 +7,7 @@ Sanh et al. 2019, "DistilBERT, a distilled version of BERT". The loss and what i
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,7 +24,7 @@ from course_utils.distill.mlm_trainer import DistillationTrainer, need_a_pair
 from course_utils.distill.refusals import need_temperature, need_weights
 from course_utils.distill.trainer import _set_for_training
 from course_utils.errors import DataError
-from course_utils.machine import describe
+from course_utils.machine import describe, keep_freed_memory
 from course_utils.models.mlm import MaskedLM
 
 
@@ -73,10 +74,37 @@ class PretrainRecipe:
             raise DataError("No loss would train the head.", do="Give soft or hard a weight.")
         if self.kl_positions not in ("masked", "all"):
             raise DataError(f"kl_positions is {self.kl_positions!r}.", do="Take masked or all.")
-        for name in ("steps", "epochs", "batch_size", "accumulation", "chunk_size"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise DataError(f"{name} is {value}.", do="Take a number above 0.")
+        _need_possible(self)
+
+
+def _need_possible(recipe: PretrainRecipe) -> None:
+    """Nothing; raises `DataError` for what torch or transformers would refuse or misunderstand."""
+    above_0, from_0, part = "a number above 0", "0 or more", "0 up to, but not, 1"
+    steps = "a whole number of steps, or a share of them between 0 and 1"
+    possible = {
+        "steps": (recipe.steps is None or recipe.steps > 0, above_0),
+        "batch_size": (recipe.batch_size > 0, above_0),
+        "accumulation": (recipe.accumulation > 0, above_0),
+        "chunk_size": (recipe.chunk_size > 0, above_0),
+        "epochs": (0 < recipe.epochs < math.inf, above_0),
+        "learning_rate": (0 < recipe.learning_rate < math.inf, above_0),
+        "epsilon": (0 < recipe.epsilon < math.inf, above_0),
+        "weight_decay": (0 <= recipe.weight_decay < math.inf, from_0),
+        "max_grad_norm": (0 <= recipe.max_grad_norm < math.inf, from_0),
+        "warmup": (0 <= recipe.warmup < 1, part),
+        "dropout": (0 <= recipe.dropout < 1, part),
+        "betas": (all(0 <= beta < 1 for beta in recipe.betas), part),
+        "log_every": (_is_steps_or_share(recipe.log_every), steps),
+        "save_every": (_is_steps_or_share(recipe.save_every), steps),
+        "seed": (0 <= recipe.seed < 2**32, "a whole number from 0 to 4294967295"),
+    }
+    for name, (is_possible, allowed) in possible.items():
+        if not is_possible:
+            raise DataError(f"`{name}` is {getattr(recipe, name)}.", do=f"Take {allowed}.")
+
+
+def _is_steps_or_share(value: float) -> bool:
+    return 0 < value < 1 or (value >= 1 and value % 1 == 0)
 
 
 class _ResumableTrainer(AtomicCheckpoints, DistillationTrainer):
@@ -111,6 +139,7 @@ def distil_mlm(
     """
     need_a_pair(student, teacher, recipe)
     _check_blocks(blocks, recipe, student, teacher)
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch, _set_for_training(student, recipe):
         arguments = _arguments(
             recipe,

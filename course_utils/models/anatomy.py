@@ -6,6 +6,7 @@ and no content: BERT-large takes no memory and nothing is downloaded.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 
@@ -81,6 +82,7 @@ def skeleton(config: PreTrainedConfig, *, kind: type = AutoModel) -> PreTrainedM
         )
     try:
         with torch.device("meta"):
+            config = copy.deepcopy(config)  # from_config writes the kind of attention into it
             return kind.from_config(config, attn_implementation="eager").eval()
     except (ValueError, TypeError, RuntimeError) as error:
         raise ModelError(

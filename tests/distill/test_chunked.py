@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import BertConfig, BertForMaskedLM
 
-from course_utils.distill.chunked import chunked_soft_cross_entropy
-from course_utils.distill.losses import mean_over_counted, soft_cross_entropy
+from course_utils.distill.chunked import chunked_soft_kl
+from course_utils.distill.losses import mean_over_counted, soft_kl
 from course_utils.distill.refusals import NotFiniteError
 from course_utils.errors import CourseError, DataError, ModelError
 
@@ -61,7 +61,8 @@ def position_by_position(student, teacher, student_head, teacher_head, temperatu
         t = teacher_head(t[None])[0].detach() / temperature
         q = [(t[c] - t.max()).exp() for c in range(len(t))]
         log_sum = (s - s.max()).exp().sum().log() + s.max()
-        total = total - sum(q[c] / sum(q) * (s[c] - log_sum) for c in range(len(s)))
+        p = [each / sum(q) for each in q]
+        total = total + sum(p[c] * (p[c].log() - s[c] + log_sum) for c in range(len(s)))
     return total * temperature**2 / len(student)
 
 
@@ -69,7 +70,7 @@ def plain(student, teacher, student_head, teacher_head, temperature=1.0) -> Tens
     with torch.no_grad():
         teacher_logits = teacher_head(teacher)
     logits = student_head(student)
-    return mean_over_counted(soft_cross_entropy(logits, teacher_logits, temperature=temperature))
+    return mean_over_counted(soft_kl(logits, teacher_logits, temperature=temperature))
 
 
 def in_float64(student, teacher, *heads):
@@ -94,7 +95,7 @@ def loss_and_gradients(loss: Tensor, student: Tensor, head: nn.Module) -> list[T
 @pytest.mark.parametrize("head", HEADS)
 def test_loss_and_gradients_equal_those_position_by_position(head, dtype, temperature):
     given = setting(head, dtype=dtype)
-    loss = chunked_soft_cross_entropy(*given, temperature=temperature, chunk_size=7)
+    loss = chunked_soft_kl(*given, temperature=temperature, chunk_size=7)
     assert loss.shape == ()
     found = loss_and_gradients(loss, given[0], given[2])
     assert {gradient.dtype for gradient in found[1:]} == {dtype}
@@ -110,7 +111,7 @@ def test_loss_and_gradients_equal_those_position_by_position(head, dtype, temper
 def test_the_size_of_a_chunk_changes_nothing(n, chunk_size):
     given = setting(n=n)
     expected = loss_and_gradients(plain(*given, temperature=2.0), given[0], given[2])
-    loss = chunked_soft_cross_entropy(*given, temperature=2.0, chunk_size=chunk_size)
+    loss = chunked_soft_kl(*given, temperature=2.0, chunk_size=chunk_size)
     assert_near(loss_and_gradients(loss, given[0], given[2]), expected, 1e-5)
 
 
@@ -121,14 +122,14 @@ def test_a_whole_vocabulary_in_float32_within_1e_4():
     for head in heads:
         nn.init.normal_(head.weight, std=0.3)
     expected = loss_and_gradients(plain(student, teacher, *heads, 2.0), student, heads[0])
-    loss = chunked_soft_cross_entropy(student, teacher, *heads, temperature=2.0)
+    loss = chunked_soft_kl(student, teacher, *heads, temperature=2.0)
     assert_near(loss_and_gradients(loss, student, heads[0]), expected, 1e-4)
 
 
 def test_what_follows_the_loss_scales_its_gradient():
     given = setting()
     weight = torch.tensor(-3.0, requires_grad=True)
-    (weight * chunked_soft_cross_entropy(*given, chunk_size=7) + given[0].square().sum()).backward()
+    (weight * chunked_soft_kl(*given, chunk_size=7) + given[0].square().sum()).backward()
     found = [weight.grad, given[0].grad, *(p.grad for p in given[2].parameters())]
     again = setting()
     other = torch.tensor(-3.0, requires_grad=True)
@@ -139,7 +140,7 @@ def test_what_follows_the_loss_scales_its_gradient():
 
 def test_gradients_add_up_over_backward_passes():
     given = setting()
-    loss = chunked_soft_cross_entropy(*given, chunk_size=7)
+    loss = chunked_soft_kl(*given, chunk_size=7)
     loss.backward(retain_graph=True)
     once = [given[0].grad.clone(), *(p.grad.clone() for p in given[2].parameters())]
     loss.backward()
@@ -149,7 +150,7 @@ def test_gradients_add_up_over_backward_passes():
 
 def test_the_teacher_gets_no_gradient():
     given = setting()
-    chunked_soft_cross_entropy(*given, chunk_size=7).backward()
+    chunked_soft_kl(*given, chunk_size=7).backward()
     assert given[1].grad is None
     assert all(p.grad is None for p in given[3].parameters())
 
@@ -161,7 +162,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_the_same(frozen):
         student.requires_grad_(frozen not in ("hidden", "all"))
         head.requires_grad_(frozen not in ("head", "all"))
         head[3].bias.requires_grad_(frozen not in ("head", "bias", "all"))
-    loss, expected = chunked_soft_cross_entropy(*given, chunk_size=7), plain(*again)
+    loss, expected = chunked_soft_kl(*given, chunk_size=7), plain(*again)
     torch.testing.assert_close(loss, expected)
     assert loss.requires_grad == expected.requires_grad == (frozen != "all")
     if frozen != "all":
@@ -177,7 +178,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_the_same(frozen):
 def test_without_gradient_there_is_only_the_loss():
     given = setting()
     with torch.no_grad():
-        loss = chunked_soft_cross_entropy(*given, chunk_size=7)
+        loss = chunked_soft_kl(*given, chunk_size=7)
     assert not loss.requires_grad
     torch.testing.assert_close(loss, plain(*given).detach())
 
@@ -186,7 +187,7 @@ def test_a_function_as_head_teaches_the_weights_it_uses():
     student, teacher, head, teacher_head = setting()
     unused = nn.Parameter(torch.ones(3))
     first, second = head[0], head[3]
-    loss = chunked_soft_cross_entropy(
+    loss = chunked_soft_kl(
         student, teacher, lambda h: second(torch.tanh(first(h))), teacher_head, chunk_size=7
     )
     loss.backward()
@@ -200,11 +201,9 @@ def test_a_function_as_head_teaches_the_weights_it_uses():
 
 def test_hidden_states_that_are_the_logits_already():
     student, teacher = torch.randn(9, V, requires_grad=True), torch.randn(9, V)
-    loss = chunked_soft_cross_entropy(student, teacher, nn.Identity(), nn.Identity(), chunk_size=4)
+    loss = chunked_soft_kl(student, teacher, nn.Identity(), nn.Identity(), chunk_size=4)
     (found,) = torch.autograd.grad(loss, student)
-    (expected,) = torch.autograd.grad(
-        mean_over_counted(soft_cross_entropy(student, teacher)), student
-    )
+    (expected,) = torch.autograd.grad(mean_over_counted(soft_kl(student, teacher)), student)
     assert_near([found], [expected], 1e-6)
 
 
@@ -229,14 +228,14 @@ def test_a_masked_lm_whose_decoder_is_tied_to_its_embeddings():
         loss(hidden, teacher_hidden, student.cls, teacher.cls, temperature=2.0).backward()
         return torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
 
-    assert_near([gradient(chunked_soft_cross_entropy)], [gradient(plain)], 1e-5)
+    assert_near([gradient(chunked_soft_kl)], [gradient(plain)], 1e-5)
 
 
 def test_student_and_teacher_may_share_a_head():
     student, _, head, _ = setting()
     teacher = torch.randn_like(student)
     expected = loss_and_gradients(plain(student, teacher, head, head), student, head)
-    loss = chunked_soft_cross_entropy(student, teacher, head, head, chunk_size=7)
+    loss = chunked_soft_kl(student, teacher, head, head, chunk_size=7)
     assert_near(loss_and_gradients(loss, student, head), expected, 1e-5)
 
 
@@ -248,7 +247,7 @@ def test_under_autocast_it_is_as_near_to_float32_as_the_plain_loss(shared):
     given = student, teacher, head, teacher_head
     expected = loss_and_gradients(plain(*given, 2.0), student, head)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = chunked_soft_cross_entropy(*given, temperature=2.0, chunk_size=7)
+        loss = chunked_soft_kl(*given, temperature=2.0, chunk_size=7)
     found = loss_and_gradients(loss, student, head)
     assert {x.dtype for x in found} == {torch.float32}
     assert_near(found, expected, 2e-2)
@@ -266,7 +265,7 @@ def test_heads_that_keep_to_float32_under_autocast_have_float32_gradients():
         return call
 
     with torch.autocast("cpu", torch.bfloat16):
-        loss = chunked_soft_cross_entropy(student, teacher, *map(precisely, heads), chunk_size=7)
+        loss = chunked_soft_kl(student, teacher, *map(precisely, heads), chunk_size=7)
     assert_near(loss_and_gradients(loss, student, heads[0]), expected, 1e-5)
 
 
@@ -280,7 +279,7 @@ def test_float16_gradients_of_many_positions_do_not_vanish():
         teacher.half(),
         *(copy.deepcopy(h).half() for h in heads),
     ]
-    loss = 2.0**14 * chunked_soft_cross_entropy(*given)
+    loss = 2.0**14 * chunked_soft_kl(*given)
     (found,) = torch.autograd.grad(loss, given[0])
     exact = student.requires_grad_(), teacher, *heads
     (expected,) = torch.autograd.grad(2.0**14 * plain(*exact), student)
@@ -289,7 +288,7 @@ def test_float16_gradients_of_many_positions_do_not_vanish():
 
 def test_no_position_is_a_loss_of_zero_with_a_gradient_of_zero():
     given = setting(n=0)
-    loss = chunked_soft_cross_entropy(*given)
+    loss = chunked_soft_kl(*given)
     assert loss.item() == 0.0
     loss.backward()
     assert given[0].grad.shape == (0, H)
@@ -299,11 +298,9 @@ def test_no_position_is_a_loss_of_zero_with_a_gradient_of_zero():
 @pytest.mark.parametrize("n_counted", [N, torch.tensor(N)], ids=["int", "tensor"])
 def test_two_parts_add_up_to_the_whole(n_counted):
     student, teacher, *heads = setting()
-    whole = chunked_soft_cross_entropy(student, teacher, *heads, chunk_size=7)
+    whole = chunked_soft_kl(student, teacher, *heads, chunk_size=7)
     parts = sum(
-        chunked_soft_cross_entropy(
-            student[rows], teacher[rows], *heads, chunk_size=7, n_counted=n_counted
-        )
+        chunked_soft_kl(student[rows], teacher[rows], *heads, chunk_size=7, n_counted=n_counted)
         for rows in (slice(0, 9), slice(9, N))
     )
     expected = loss_and_gradients(whole, student, heads[0])
@@ -327,9 +324,7 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits_or_the_head():
     student, teacher = torch.randn(200, H, requires_grad=True), torch.randn(200, H)
     heads = nn.Linear(H, V), nn.Linear(H, V)
     with Largest() as chunked:
-        chunked_soft_cross_entropy(
-            student, teacher, *heads, temperature=2.0, chunk_size=40
-        ).backward()
+        chunked_soft_kl(student, teacher, *heads, temperature=2.0, chunk_size=40).backward()
     with Largest() as whole:
         plain(student, teacher, *heads, 2.0).backward()
     assert chunked.elements == 40 * V
@@ -341,7 +336,7 @@ def test_each_head_sees_each_position_once():
     seen: dict[str, list[Tensor]] = {"student": [], "teacher": []}
     for name, head in zip(seen, heads, strict=True):
         head.register_forward_pre_hook(lambda _, inputs, name=name: seen[name].append(inputs[0]))
-    chunked_soft_cross_entropy(student, teacher, *heads, chunk_size=7).backward()
+    chunked_soft_kl(student, teacher, *heads, chunk_size=7).backward()
     assert [len(hidden) for hidden in seen["student"]] == [7, 7, 7, 2]
     assert torch.equal(torch.cat(seen["student"]), student)
     assert torch.equal(torch.cat(seen["teacher"]), teacher)
@@ -354,7 +349,7 @@ def test_inputs_are_not_changed():
         teacher.detach().clone(),
         copy.deepcopy(heads[0].state_dict()),
     )
-    chunked_soft_cross_entropy(student, teacher, *heads, chunk_size=7).backward()
+    chunked_soft_kl(student, teacher, *heads, chunk_size=7).backward()
     assert torch.equal(student, before[0])
     assert torch.equal(teacher, before[1])
     assert all(torch.equal(now, before[2][name]) for name, now in heads[0].state_dict().items())
@@ -362,7 +357,7 @@ def test_inputs_are_not_changed():
 
 def test_a_second_derivative_is_refused_and_not_taken_for_zero():
     student, teacher, *heads = setting()
-    loss = chunked_soft_cross_entropy(student, teacher, *heads)
+    loss = chunked_soft_kl(student, teacher, *heads)
     with pytest.raises(CourseError, match="differentiated again"):
         torch.autograd.grad(loss, student, create_graph=True)
 
@@ -373,26 +368,26 @@ def test_a_second_derivative_is_refused_and_not_taken_for_zero():
 @pytest.mark.parametrize("temperature", [0, -1.0, math.nan, math.inf])
 def test_a_temperature_that_is_none(temperature):
     with pytest.raises(DataError, match="temperature"):
-        chunked_soft_cross_entropy(*setting(), temperature=temperature)
+        chunked_soft_kl(*setting(), temperature=temperature)
 
 
 @pytest.mark.parametrize("chunk_size", [0, -7])
 def test_chunks_of_nothing(chunk_size):
     with pytest.raises(DataError, match="256"):
-        chunked_soft_cross_entropy(*setting(), chunk_size=chunk_size)
+        chunked_soft_kl(*setting(), chunk_size=chunk_size)
 
 
 def test_vocabularies_that_differ():
     student, teacher, head, _ = setting()
     with pytest.raises(ModelError, match=f"student has {V} classes, the teacher {V + 1}"):
-        chunked_soft_cross_entropy(student, teacher, head, nn.Linear(TEACHER_H, V + 1))
+        chunked_soft_kl(student, teacher, head, nn.Linear(TEACHER_H, V + 1))
 
 
 def test_other_than_two_matrices_of_the_same_positions():
     student, teacher, *heads = setting()
     for pair in [(student[:-1], teacher), (student[None], teacher[None]), (student[0], teacher[0])]:
         with pytest.raises(DataError, match="same positions"):
-            chunked_soft_cross_entropy(*pair, *heads)
+            chunked_soft_kl(*pair, *heads)
 
 
 @pytest.mark.parametrize("whose", ["student", "teacher"])
@@ -402,4 +397,4 @@ def test_logits_that_are_no_numbers_are_named(whose, junk):
     with torch.no_grad():
         given[0 if whose == "student" else 1][17, 3] = junk
     with pytest.raises(NotFiniteError, match=rf"The {whose}'s logits (?s:.*) position 17,"):
-        chunked_soft_cross_entropy(*given, chunk_size=7)
+        chunked_soft_kl(*given, chunk_size=7)

@@ -151,6 +151,13 @@ def test_minilm_as_it_lies_on_the_disk():
     assert sum(count(config).values()) == sum(weight.numel() for weight in weights.values())
 
 
+def test_the_configuration_stays_as_it_was():
+    config = BertConfig(attn_implementation="sdpa")
+    before = (config.to_dict(), config._attn_implementation)
+    skeleton(config)
+    assert (config.to_dict(), config._attn_implementation) == before
+
+
 def test_the_skeleton_holds_nothing():
     model = skeleton(BertConfig())
     assert {p.device.type for p in model.parameters()} == {"meta"}
