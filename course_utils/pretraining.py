@@ -86,7 +86,11 @@ class Pretraining:
 
 
 def run(
-    config: Pretraining, *, resume: bool = True, say: Callable[[str], object] = print
+    config: Pretraining,
+    *,
+    resume: bool = True,
+    progress: bool = True,
+    say: Callable[[str], object] = print,
 ) -> dict[str, object]:
     """The contents of `results.json` in the folder `out`, where the student is saved beside it.
 
@@ -117,6 +121,7 @@ def run(
             config.recipe,
             out=out / CHECKPOINTS,
             resume=resume,
+            progress=progress and first,
             report_to=[*_as_tuple(config.report_to)],
             say=say,
         )

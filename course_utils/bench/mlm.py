@@ -10,22 +10,22 @@ as PyDocs's are, and a batch has the same number of places for tokens; the autho
 mostly short, would make them pay for more optimizer steps. A step is batch, forward, loss,
 backward, clipping and optimizer. The first is not timed: in it the optimizer makes its state.
 
-The memory is the peak of the process while it trains, less what it held when both models and the
-batches were there, less gradients and AdamW's two moments, which are 3 numbers for each weight of
-the student in any way. Left are activations, logits and copies, also ours of weights in a
-smaller data type. On a GPU it is the same difference of what torch has allocated there.
+The memory is that of tensors at the peak of two further steps, less weights: both models, ours of
+the teacher in a smaller data type, and 3 numbers in float32 for each weight of the student, its
+gradient and AdamW's two moments. Left are activations, logits and copies. It is what torch has
+asked for; what the C library keeps beyond that depends on the order of the sizes.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from itertools import pairwise
+from collections.abc import Callable
+from itertools import accumulate, pairwise
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from course_utils import machine
-from course_utils.bench.loss import _peak_memory_mb
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -103,22 +103,47 @@ def measure(way: str) -> dict:
     size = SIZES[machine.profile()]
     teacher, student = models(size)
     texts = batches(size, way)
-    ends: list[float] = []
-    peak_memory_mb = _peak_memory_mb(
-        lambda: ends.extend(train(teacher, student, texts, way)), machine.describe().device
-    )
+    ends = train(teacher, student, texts, way)
     tokens = [batch["attention_mask"].sum().item() for batch in texts]
+    fresh = models(size)
     two = {name: ids[:2] for name, ids in batches(size, "masked")[0].items()}
     return {
         "tokens_per_s": median(
             n / (end - start) for n, (start, end) in zip(tokens[1:], pairwise(ends), strict=True)
         ),
-        "peak_memory_mb": peak_memory_mb - 3 * 4 * student.num_parameters() / 1e6,
+        "peak_memory_mb": _peak_tensors_mb(lambda: train(*fresh, texts[:2], way))
+        - _weights_mb(*fresh, way),
         "losses": {
             positions: losses(*models(size), two, positions)
             for positions in (("all", "masked") if way == "baseline" else (way,))
         },
     }
+
+
+def _weights_mb(teacher: MaskedLM, student: MaskedLM, way: str) -> float:
+    """10^6 bytes that training makes for weights: gradients, moments, ours of the teacher."""
+    import torch
+
+    copied = 0 if way == "baseline" else getattr(torch, machine.describe().dtype).itemsize
+    return (3 * 4 * student.num_parameters() + copied * teacher.num_parameters()) / 1e6
+
+
+def _peak_tensors_mb(work: Callable[[], object]) -> float:
+    """10^6 bytes of tensors that are alive at the peak of `work`, beyond those before it."""
+    import torch
+
+    if machine.describe().device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as seen:
+        work()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(changes)) / 1e6
 
 
 def models(size: Size) -> tuple[MaskedLM, MaskedLM]:

@@ -748,7 +748,7 @@ def _watch_step(function, student, teacher, batch, optimizer, temperature):
         loss = function(student, teacher, dict(batch), optimizer, temperature)
         if not _is_number(loss):
             return loss
-        losses.append(float(loss))
+        losses.append(float(torch.as_tensor(loss).detach()))
     handle.remove()
     return Facts(
         {
@@ -928,7 +928,7 @@ def _watch_accumulation(function, model, micro_batches, optimizer):
         loss = function(model, [dict(batch) for batch in micro_batches], optimizer)
         if not _is_number(loss):
             return loss
-        losses.append(float(loss))
+        losses.append(float(torch.as_tensor(loss).detach()))
     handle.remove()
     return Facts(
         {
