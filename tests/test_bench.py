@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
-import numpy as np
 import pytest
 
 from course_utils import bench
@@ -82,9 +83,18 @@ def test_the_rows_of_loss_are_what_was_measured_and_its_ratio_to_plain(monkeypat
     ]
 
 
+PEAK = """
+import numpy as np
+from course_utils.bench import loss
+
+print(loss._peak_memory_mb(lambda: np.ones(400_000_000 // 8).sum(), "cpu"))
+"""
+
+
 def test_the_peak_of_a_step_is_never_understated():
-    found = loss._peak_memory_mb(lambda: np.ones(400_000_000 // 8).sum(), "cpu")
-    assert found >= 395  # more, where this process has held more before
+    """In a process of its own, as in the benchmark: this one may have kept what was freed."""
+    found = float(subprocess.check_output([sys.executable, "-c", PEAK]))
+    assert 395 <= found < 450
 
 
 def test_a_folder_that_cannot_hold_the_rows_is_refused_before_anything_is_timed(

@@ -138,7 +138,7 @@ def test_a_version_that_is_too_old(versions):
     versions(transformers="4.57.6")
     (old,) = [one for one in findings("packages") if one.state != "ok"]
     assert (old.state, old.text) == ("missing", "transformers 4.57.6 is too old")
-    assert old.do == 'python -m pip install "transformers>=5.0"'
+    assert old.do == 'python -m pip install "transformers>=5.3"'
 
 
 def test_an_extra_may_be_missing(versions):
