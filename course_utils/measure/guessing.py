@@ -18,6 +18,7 @@ from course_utils.machine import describe
 from course_utils.models.mlm import MaskedLM, head_sees_only
 
 RESAMPLES = 2000
+ENDS = ("", "_low", "_high")
 EPOCH = 0  # the masks of this one, however far a training has come
 
 
@@ -74,11 +75,7 @@ def score_guesses(
     """
     shares = {"accuracy": guesses.words == guesses.labels}
     if teacher is not None:
-        same = len(teacher.labels) == len(guesses.labels)
-        if not same or (teacher.labels != guesses.labels).any():
-            raise DataError(
-                "The teacher was asked about other tokens.", do="Let both guess the same blocks."
-            )
+        _need_same_questions(guesses, teacher)
         shares["agreement"] = guesses.words == teacher.words
     means = {"perplexity": guesses.losses} | shares
     scores = {}
@@ -87,8 +84,34 @@ def score_guesses(
     ):
         values = np.array([mean, low, high])
         values = np.exp(values) if name == "perplexity" else values
-        scores |= dict(zip((name, f"{name}_low", f"{name}_high"), values.tolist(), strict=True))
+        scores |= dict(zip((f"{name}{end}" for end in ENDS), values.tolist(), strict=True))
     return scores
+
+
+def compare_guesses(
+    guesses: Guesses, others: Guesses, *, teacher: Guesses, seed: int = 0
+) -> dict[str, float]:
+    """`perplexity_ratio` and `agreement_gain` over another model, with `_low` and `_high`.
+
+    The ratio is this perplexity by the other's, the gain this agreement with the teacher less the
+    other's. Both models were asked the same, so both are compared block by block: how hard a block
+    is plays no part in the interval, which is that of `score_guesses`. Raises `DataError` when one
+    of the three was asked about other tokens.
+    """
+    for each in (others, teacher):
+        _need_same_questions(guesses, each)
+    agrees = [(each.words == teacher.words).astype(float) for each in (guesses, others)]
+    pairs = np.array([guesses.losses - others.losses, agrees[0] - agrees[1]])
+    ratio, gain = _mean_and_interval(pairs, guesses.blocks, seed)
+    names = (f"{name}{end}" for name in ("perplexity_ratio", "agreement_gain") for end in ENDS)
+    return dict(zip(names, [*np.exp(ratio).tolist(), *gain.tolist()], strict=True))
+
+
+def _need_same_questions(guesses: Guesses, others: Guesses) -> None:
+    if not np.array_equal(guesses.labels, others.labels):
+        raise DataError(
+            "The models were asked about other tokens.", do="Let all guess the same blocks."
+        )
 
 
 def _mean_and_interval(values: np.ndarray, blocks: np.ndarray, seed: int) -> np.ndarray:

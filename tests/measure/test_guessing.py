@@ -19,7 +19,7 @@ from transformers import (
 from course_utils import machine
 from course_utils.data.masking import MaskedBlocks
 from course_utils.errors import DataError
-from course_utils.measure.guessing import Guesses, guess, score_guesses
+from course_utils.measure.guessing import Guesses, compare_guesses, guess, score_guesses
 
 LENGTH = 16
 
@@ -104,6 +104,24 @@ def test_the_interval_is_that_of_whole_blocks():
     assert scores["accuracy_low"] < scores["accuracy"] < scores["accuracy_high"]
 
 
+def test_two_models_are_compared_block_by_block():
+    generator = np.random.default_rng(0)
+    hard, blocks = generator.normal(3, 1, 200).repeat(10), np.arange(200).repeat(10)
+    noise = generator.normal(0, 0.1, 2000)
+    ours = made_up(hard - 0.1 + noise, generator.random(2000) < 0.6, blocks)
+    other = made_up(hard, generator.random(2000) < 0.5, blocks)
+    teacher = made_up(hard, [True] * 2000, blocks)
+    alone, lead = score_guesses(ours), compare_guesses(ours, other, teacher=teacher)
+    expected = alone["perplexity"] / score_guesses(other)["perplexity"]
+    assert lead["perplexity_ratio"] == pytest.approx(expected)
+    assert lead["perplexity_ratio_low"] < expected < lead["perplexity_ratio_high"] < 1
+    assert alone["perplexity_high"] / alone["perplexity"] > 1.1  # how hard a block is, is gone
+    assert lead["perplexity_ratio_high"] / expected < 1.01
+    gain = np.mean(ours.words == 0) - np.mean(other.words == 0)
+    assert lead["agreement_gain"] == pytest.approx(gain)
+    assert 0 < lead["agreement_gain_low"] < gain < lead["agreement_gain_high"]
+
+
 def test_equal_seeds_give_equal_intervals():
     some = made_up(range(20), [True] * 10 + [False] * 10, np.arange(20) // 2)
     assert score_guesses(some, seed=1) == score_guesses(some, seed=1)
@@ -116,6 +134,8 @@ def test_other_questions_cannot_be_compared(tokenizer):
     for theirs in (some_blocks(tokenizer, seed=1), some_blocks(tokenizer, n=4)):
         with pytest.raises(DataError, match="other tokens"):
             score_guesses(ours, teacher=guess(model, theirs))
+        with pytest.raises(DataError, match="other tokens"):
+            compare_guesses(ours, guess(model, theirs), teacher=ours)
 
 
 def test_nothing_hidden_and_no_room_are_refused(tokenizer):
