@@ -75,6 +75,9 @@ class Pretraining:
                 "whole_words and smoothing exclude each other: smoothing goes token by token.",
                 do="Set one of the two.",
             )
+        for name in ("corpus", "teacher", "out"):
+            if not all(value.strip() for value in _as_tuple(getattr(self, name))):
+                raise DataError(f"`{name}` is empty.", do="Give a name, or leave the line out.")
         if self.held_out_blocks < 1:
             raise DataError(f"held_out_blocks is {self.held_out_blocks}.", do="Take 1 or more.")
         can = {"none", *get_available_reporting_integrations()}

@@ -81,6 +81,9 @@ def test_a_file_that_is_not_there(tmp_path, name):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ('out = ""', "`out` is empty"),
+        ('corpus = ["pydocs", " "]', "`corpus` is empty"),
+        ('teacher = ""', "`teacher` is empty"),
         ("held_out_blocks = 0", "held_out_blocks is 0"),
         ("whole_words = true\nsmoothing = true", "exclude each other"),
         ('report_to = "nobody"', "report_to names nobody"),

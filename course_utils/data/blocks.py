@@ -218,7 +218,7 @@ def _check(
         raise DataError(
             f"Blocks of {length} tokens cannot be made: this tokenizer's model reads {SHORTEST} to "
             f"{longest}.",
-            do=f"Take a length of at most {longest}, usually 128 or 512.",
+            do=f"Take {SHORTEST} to {longest}; 64 or 128 are usual.",
         )
     if "text" not in (texts.column_names or ["text"]):
         raise DataError(

@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from course_utils.distill.checkpoints import AtomicCheckpoints, Checkpoints
 from course_utils.distill.mlm_trainer import DistillationTrainer, need_a_pair
 from course_utils.distill.refusals import need_temperature, need_weights
-from course_utils.distill.trainer import _set_for_training
+from course_utils.distill.trainer import set_for_training
 from course_utils.errors import DataError
 from course_utils.machine import describe, keep_freed_memory
 from course_utils.models.mlm import MaskedLM
@@ -140,7 +140,7 @@ def distil_mlm(
     need_a_pair(student, teacher, recipe)
     _check_blocks(blocks, recipe, student, teacher)
     keep_freed_memory()
-    with tempfile.TemporaryDirectory() as scratch, _set_for_training(student, recipe):
+    with tempfile.TemporaryDirectory() as scratch, set_for_training(student, recipe):
         arguments = _arguments(
             recipe,
             output_dir=str(out or scratch),

@@ -162,7 +162,7 @@ def fit(
     were. Raises `CourseError` when the loss is no longer a number.
     """
     machine = describe()
-    with _set_for_training(model, recipe), tempfile.TemporaryDirectory() as scratch:
+    with set_for_training(model, recipe), tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
             num_train_epochs=recipe.epochs,
@@ -198,7 +198,7 @@ def fit(
 
 
 @contextmanager
-def _set_for_training(model: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
+def set_for_training(model: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
     """Nothing; the recipe's settings hold inside the block, and the model's own after it."""
     words = model.get_input_embeddings().weight
     dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]

@@ -37,8 +37,8 @@ def guess(model: MaskedLM, blocks: MaskedBlocks, *, batch_size: int = 32) -> Gue
     """The guesses of `model`, in eval mode, for every hidden token of `blocks`.
 
     Matrix products are in the machine's fast data type, the losses in float32. The model is
-    afterwards in the mode it was in. Raises `DataError` for blocks longer than its positions, and
-    where no token is hidden.
+    afterwards in the mode it was in, and the blocks are in epoch 0. Raises `DataError` for blocks
+    longer than its positions, and where no token is hidden.
     """
     blocks.need_room(model.config.max_position_embeddings)
     blocks.set_epoch(EPOCH)
