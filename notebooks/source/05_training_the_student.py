@@ -482,8 +482,8 @@ print(f"tokens per second: by hand {hand_speed:,.0f}, trainer {trainer_speed:,.0
 # ## Watching it learn
 #
 # Now the real run. While it goes, the dashboard shows the loss and its parts, the learning rate, the
-# speed, and what the student makes of three sentences. One reading of 40 000 blocks would take ten
-# times as long; we take a tenth of it.
+# speed, and what the student makes of three sentences. On two cores it reads a tenth of the
+# blocks once: as many steps as fit into a minute.
 
 # %%
 gaps = [
@@ -631,8 +631,8 @@ for name, lead in leads.items():
 # comparison. *At equal steps* the
 # taught student is ahead. It pays for that with the teacher's forward pass in every step, and a
 # student without a teacher could have used that time for more text. And it can learn no more than its
-# teacher knows: ours has read a fifth of the corpus once. Given enough text and time, the one without
-# a teacher would overtake it. The original's teacher had seen forty epochs of everything.
+# teacher knows: ours has read a part of this corpus, once. Given enough text and time, the one without
+# a teacher may well overtake it. The original's teacher had seen forty epochs of everything.
 #
 # What did it learn in words? The guesses of the dashboard, once more, beside the teacher's. The
 # student becomes surer, and it becomes surer of what its teacher says, right or wrong.
