@@ -177,7 +177,7 @@ check.to_blocks_by_hand(to_blocks_by_hand_answer)
 
 # %% [markdown]
 # The library's `to_blocks` does the same for corpora that are larger than your memory: the blocks lie
-# in a file on disk that is read where it lies (an Arrow file, by 🤗 Datasets), and they are made once.
+# in a file on disk that is read where it lies (an Arrow file, by the library Datasets), and they are made once.
 # It says what it has kept; a packing that drops text silently is a common fault.
 
 # %% tags=["nbval-ignore-output"]
@@ -441,7 +441,7 @@ check.training_step(training_step_answer)
 # %% [markdown]
 # ## The same through a trainer
 #
-# `distil_mlm` is that loop on top of 🤗 `Trainer`, which adds what a long training needs: logs,
+# `distil_mlm` is that loop on top of transformers' `Trainer`, which adds what a long training needs: logs,
 # checkpoints, several processes, accumulation. A `PretrainRecipe` says how; what it leaves out is as in
 # the original. If it is the same training, it must have the same losses, step by step, on the same
 # batches. (The seed decides on their order. The loop by hand borrows it from a sampler with that seed.)
@@ -650,7 +650,7 @@ for k, gap in enumerate(gaps):
 # Memory bounds the batch. *Accumulation* adds up the gradients of several small batches before the
 # optimizer steps; the result must be that of one large batch. It is, if the losses are divided by the
 # right number. Each small batch has its own number of hidden words. A mean of means gives the words
-# of a batch with few of them more weight. For a long time most training code had this fault, 🤗
+# of a batch with few of them more weight. For a long time most training code had this fault,
 # Transformers until October 2024.
 #
 # ### Exercise: accumulate
