@@ -1,7 +1,8 @@
-"""The command line: `course doctor`, `course run`, `course distill-mlm`, `course bench`."""
+"""The command line, `course`: each command loads what it needs when it is called."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -52,6 +53,90 @@ def run(
     results = pipeline.run(data, text=text, label=label, out=out, layers=layers, seed=seed)
     Console().print(as_table(results["rows"]))
     print(f"Report: {out / 'report.html'}")
+
+
+@app.command()
+def distill(
+    data: Annotated[
+        str, typer.Option(help="A file, a folder with train, dev and test, or a name as for run.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder for the model and its proof.")] = Path(
+        "my_model"
+    ),
+    text: Annotated[str, typer.Option(help="The column that holds the text.")] = "text",
+    label: Annotated[str, typer.Option(help="The column that holds the label.")] = "label",
+    teacher: Annotated[
+        str | None, typer.Option(help="A Hub id or a folder: an encoder, or its classifier.")
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="The student's layers; half the teacher's if unset.")
+    ] = None,
+    budget_mb: Annotated[
+        float | None, typer.Option(help="Most megabytes (10^6 bytes) of the shipped file.")
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Most milliseconds for one text, on this machine.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Students to train of each depth.")] = 1,
+    label_separator: Annotated[
+        str | None, typer.Option(help="What stands between the labels, if a text has several.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="The file's encoding; found out if unset.")
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="What stands between the columns; found out if unset.")
+    ] = None,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Go on if the vocabulary lacks many words.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+) -> None:
+    """A small classifier from labelled texts, with proof of what it lost.
+
+    Run the same command again to go on with a run that was stopped.
+    """
+    from course_utils import shrinking
+    from course_utils.measure.report import as_table
+
+    results = shrinking.shrink(
+        shrinking.Shrinking(
+            data=data,
+            out=str(out),
+            text=text,
+            label=label,
+            teacher=teacher,
+            layers=layers,
+            budget_mb=budget_mb,
+            budget_ms=budget_ms,
+            seeds=seeds,
+            label_separator=label_separator,
+            encoding=encoding,
+            separator=separator,
+            allow_unknown=allow_unknown,
+            seed=seed,
+        )
+    )
+    Console().print(as_table(results["rows"]))
+    print(f"Model: {out}, described in {out / 'README.md'}")
+    print(f'Try it: course predict {shlex.quote(str(out))} "A text of yours."')
+    print(f"Report: {out / 'report.html'}")
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(help="A folder that course distill made.")],
+    text: Annotated[str | None, typer.Argument(help="One text; or give --file.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A table with a column of texts.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The same table with the model's answers.")
+    ] = None,
+    column: Annotated[str, typer.Option("--text", help="The column that holds the text.")] = "text",
+) -> None:
+    """Say what a small model makes of a text, or of every text in a table. Needs no PyTorch."""
+    from course_utils.ship.predict import main_command
+
+    main_command(folder, text, file=file, out=out, column=column)
 
 
 @app.command("distill-mlm")

@@ -28,7 +28,8 @@ _ADVICE = {
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Nothing; in the block the system's errors become an `OutputError` that says what to do."""
     try:
         yield
     except Exception as error:
@@ -56,7 +57,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     folder is removed. Raises `OutputError` when the place is not writable or the disk is full.
     """
     path = Path(path)
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         old = None
@@ -85,7 +86,7 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Write `content` to `path` in one step; a reader sees the old file or the new one."""
     path = Path(path)
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
@@ -102,7 +103,7 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 def check_writable(folder: str | Path) -> Path:
     """The folder, made if it was missing; raises `OutputError` before any work is done in vain."""
     folder = Path(folder)
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass

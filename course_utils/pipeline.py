@@ -31,10 +31,11 @@ from transformers.utils import logging as transformers_logging
 
 from course_utils import __version__, machine
 from course_utils.data.augment import varied
-from course_utils.data.encoding import MAX_LENGTH, EncodedTexts, encode
+from course_utils.data.encoding import MAX_LENGTH, EncodedTexts, encode, label_tensor
 from course_utils.data.sources import Found, find_model
 from course_utils.data.tasks import Task, load_task
 from course_utils.distill.cache import teacher_signals
+from course_utils.distill.recipes import n_varied, student_recipe, teacher_recipe
 from course_utils.distill.trainer import Recipe, train
 from course_utils.files import sha256, write_text
 from course_utils.measure import report
@@ -47,39 +48,11 @@ from course_utils.ship.onnx import to_onnx
 from course_utils.ship.runtime import OnnxClassifier
 from course_utils.steps import Steps
 
+PROBLEM = {False: "single_label_classification", True: "multi_label_classification"}
 BASE = {"smoke": None, "cpu": None, "gpu": "google-bert/bert-base-uncased"}
 MOST_VARIED = {"smoke": 64, "cpu": 100_000, "gpu": 100_000}
-VARIED_PER_TEXT = 20
 TIMED_TEXTS = {"smoke": 32, "cpu": 192, "gpu": 192}
 SMOKE_TEXTS = 64
-
-
-def teacher_recipe(n_texts: int, *, seed: int = 0) -> Recipe:
-    """Fine-tuning on `n_texts` labelled texts, in two to ten epochs: small sets read oftener."""
-    return Recipe(epochs=_epochs(30_000, n_texts, 2, 10), learning_rate=5e-5, seed=seed)
-
-
-def student_recipe(n_texts: int, *, seed: int = 0) -> Recipe:
-    """Distillation on `n_texts` texts, with or without labels, in one to ten epochs.
-
-    The labels have had their say in the teacher. At a temperature of 8 the student is to meet the
-    teacher's logits, not only the class it is sure of (Hinton et al. 2015, section 2.1).
-    """
-    return Recipe(
-        epochs=_epochs(90_000, n_texts, 1, 10),
-        learning_rate=2e-4,
-        batch_size=64,
-        dropout=0.0,
-        freeze_words=True,
-        alpha=0.0,
-        temperature=8.0,
-        beta=1.0,
-        seed=seed,
-    )
-
-
-def _epochs(n_readings: int, n_texts: int, least: int, most: int) -> int:
-    return min(most, max(least, round(n_readings / n_texts)))
 
 
 def first_texts(task: Task, n: int) -> Task:
@@ -147,14 +120,15 @@ def build_models(
 ) -> dict[str, str]:
     """Every model of the table, each in its step's folder; the steps' keys by folder name."""
     tokenizer = AutoTokenizer.from_pretrained(base.path, model_max_length=MAX_LENGTH)
-    texts = transfer_set(tokenizer, task, seed=seed)
-    to_teach = teacher_recipe(len(task.train), seed=seed)
-    to_distil = student_recipe(len(texts), seed=seed)
+    labelled = labelled_texts(tokenizer, task)
+    texts = transfer_set(tokenizer, task, labelled, seed=seed)
+    to_teach = teacher_recipe(labelled, seed=seed)
+    to_distil = student_recipe(texts, seed=seed)
     weights = sha256(base.path / "model.safetensors")
 
     teacher, teacher_key = steps.do(
         "teacher",
-        lambda folder: fit_teacher(folder, base, tokenizer, task, to_teach, progress),
+        lambda folder: fit_teacher(folder, base, tokenizer, task, labelled, to_teach, progress),
         weights=weights,
         task=task.fingerprint,
         recipe=asdict(to_teach),
@@ -236,38 +210,48 @@ def fit_teacher(
     base: Found,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
+    texts: EncodedTexts,
     recipe: Recipe,
     progress: bool,
 ) -> None:
-    """Fine-tune the pretrained encoder with a new head on the task's labels."""
+    """Fine-tune the pretrained encoder with a new head on the task's labelled texts."""
     set_seed(recipe.seed)
     teacher = AutoModelForSequenceClassification.from_pretrained(
         base.path,
         num_labels=len(task.labels),
         id2label=dict(enumerate(task.labels)),
         label2id={name: i for i, name in enumerate(task.labels)},
+        problem_type=PROBLEM[task.multi_label],
+        ignore_mismatched_sizes=True,  # a classifier of other classes lends its encoder
         dtype=torch.float32,
     )
-    texts = encode(tokenizer, task.train["text"], task.train["label"])
     train(teacher, texts, recipe, progress=progress)
     _save(folder, teacher, tokenizer)
 
 
-def transfer_set(tokenizer: PreTrainedTokenizerBase, task: Task, *, seed: int) -> EncodedTexts:
+def labelled_texts(tokenizer: PreTrainedTokenizerBase, task: Task) -> EncodedTexts:
+    """The training texts with their labels: (N,), or (N, C) where a text may have several."""
+    labels = label_tensor(task.train["label"], len(task.labels), task.multi_label)
+    return encode(tokenizer, task.train["text"]).with_columns(labels=labels)
+
+
+def transfer_set(
+    tokenizer: PreTrainedTokenizerBase, task: Task, labelled: EncodedTexts, *, seed: int
+) -> EncodedTexts:
     """The texts the student hears its teacher on: those with labels, then those without (-100).
 
     These are the task's own or, if it has none, variations of its training texts.
     """
-    labelled = encode(tokenizer, task.train["text"], task.train["label"])
     more = encode(tokenizer, task.unlabelled).input_ids or varied(
         labelled.input_ids,
-        min(MOST_VARIED[machine.profile()], VARIED_PER_TEXT * len(labelled)),
+        min(MOST_VARIED[machine.profile()], n_varied(labelled)),
         mask_id=tokenizer.mask_token_id,
         max_length=MAX_LENGTH,
         seed=seed,
     )
-    labels = torch.cat([labelled.columns["labels"], torch.full((len(more),), -100)])
-    return EncodedTexts(labelled.input_ids + more, labels=labels)
+    known = labelled.columns["labels"]
+    unknown = known.new_full((len(more), *known.shape[1:]), -100)
+    return EncodedTexts(labelled.input_ids + more, labels=torch.cat([known, unknown]))
 
 
 def ask_teacher(

@@ -22,7 +22,7 @@ def course(*words, **environment) -> subprocess.CompletedProcess:
 def test_help_names_every_command():
     done = course("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("doctor", "run", "distill-mlm", "bench"))
+    assert all(name in done.stdout for name in ("doctor", "run", "distill", "predict", "bench"))
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,14 @@ def test_help_names_every_command():
         (["run", "--data", "reviews"], {"COURSE_PROFILE": "huge"}, "There is no profile 'huge'"),
         (["run", "--data", "reviews", "--seed", "-1"], {}, "Invalid value"),
         (["bench", "sleep"], {}, "There is no benchmark 'sleep'"),
+        (["distill", "--data", "missing.csv"], {}, "There is no such file"),
+        (["distill", "--data", "reviews", "--budget-mb", "0"], {}, "--budget-mb is 0"),
+        (["distill"], {}, "Missing option '--data'"),
+        (["predict", "no_such_folder", "a text"], {}, "There is no such folder"),
     ],
 )
 def test_a_mistake_ends_in_words(words, environment, said, tmp_path):
-    if words[0] == "run":
+    if words[0] in ("run", "distill"):
         words = [*words, "--out", tmp_path / "out"]
     done = course(*words, **environment)
     assert done.returncode == 2
@@ -85,3 +89,27 @@ def test_the_package_itself_is_the_command():
     )
     assert done.returncode == 0
     assert "--config" in done.stdout
+
+
+def test_predict_loads_nothing_that_trains():
+    """What `course predict` imports, up to the first look at the folder."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-m",
+            "course_utils",
+            "predict",
+            "no_such_folder",
+            "x",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"course_utils.ship.predict", "typer"} <= loaded
+    heavy = {"torch", "transformers", "datasets", "pandas", "pyarrow", "sklearn", "matplotlib"}
+    assert not loaded & heavy

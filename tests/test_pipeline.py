@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from course_utils import pipeline
 from course_utils.data.tasks import Task
+from course_utils.distill.recipes import VARIED_PER_TEXT
 from course_utils.errors import CourseError, DataError, OutputError
 from course_utils.measure.report import validate
 
@@ -142,8 +143,14 @@ def a_task(unlabelled=()) -> Task:
     return Task("a", ("x", "y"), rows, rows, rows, unlabelled)
 
 
+def transfer_set(tokenizer, task, *, seed=0):
+    return pipeline.transfer_set(
+        tokenizer, task, pipeline.labelled_texts(tokenizer, task), seed=seed
+    )
+
+
 def test_the_transfer_set_has_the_tasks_own_unlabelled_texts(tiny_tokenizer):
-    texts = pipeline.transfer_set(tiny_tokenizer, a_task(["A tensor moves."]), seed=0)
+    texts = transfer_set(tiny_tokenizer, a_task(["A tensor moves."]))
     own = ["Plot the line.", "the", "A tensor moves."]
     assert texts.input_ids == [tiny_tokenizer(text)["input_ids"] for text in own]
     assert texts.columns["labels"].tolist() == [1, 0, -100]
@@ -151,24 +158,28 @@ def test_the_transfer_set_has_the_tasks_own_unlabelled_texts(tiny_tokenizer):
 
 def test_a_task_without_unlabelled_texts_gets_variations(tiny_tokenizer, monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "cpu")
-    texts = pipeline.transfer_set(tiny_tokenizer, a_task(), seed=0)
-    assert len(texts) == 2 + 2 * pipeline.VARIED_PER_TEXT
+    texts = transfer_set(tiny_tokenizer, a_task())
+    assert len(texts) == 2 + 2 * VARIED_PER_TEXT
     assert texts.columns["labels"].tolist() == [1, 0] + [-100] * 40
     given, made = (
         {i for ids in part for i in ids} for part in (texts.input_ids[:2], texts.input_ids[2:])
     )
     assert made == given | {tiny_tokenizer.mask_token_id}
-    assert texts.fingerprint != pipeline.transfer_set(tiny_tokenizer, a_task(), seed=1).fingerprint
+    assert texts.fingerprint != transfer_set(tiny_tokenizer, a_task(), seed=1).fingerprint
+
+
+def test_texts_with_several_labels_have_rows_of_them_and_varied_ones_none(
+    tiny_tokenizer, monkeypatch
+):
+    monkeypatch.setenv("COURSE_PROFILE", "smoke")
+    monkeypatch.setitem(pipeline.MOST_VARIED, "smoke", 1)
+    rows = Dataset.from_dict({"text": ["Plot the line.", "the"], "label": [[0, 1], []]})
+    task = Task("a", ("x", "y"), rows, rows, rows, multi_label=True)
+    labels = transfer_set(tiny_tokenizer, task).columns["labels"]
+    assert labels.tolist() == [[1, 1], [0, 0], [-100, -100]]
 
 
 def test_variations_have_a_limit(tiny_tokenizer, monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "smoke")
     monkeypatch.setitem(pipeline.MOST_VARIED, "smoke", 3)
-    assert len(pipeline.transfer_set(tiny_tokenizer, a_task(), seed=0)) == 2 + 3
-
-
-def test_epochs_follow_the_number_of_texts():
-    assert pipeline.teacher_recipe(560).epochs == 10
-    assert pipeline.teacher_recipe(1_000_000).epochs == 2
-    assert pipeline.student_recipe(100).epochs == 10
-    assert pipeline.student_recipe(1_000_000).epochs == 1
+    assert len(transfer_set(tiny_tokenizer, a_task())) == 2 + 3

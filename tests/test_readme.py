@@ -30,10 +30,20 @@ def test_every_make_target_named_exists():
 
 def test_every_command_and_option_named_exists():
     commands = get_command(app).commands
-    for line in re.findall(r"course ((?:doctor|run|distill-mlm|bench)[^`\n]*)", README):
+    for line in re.findall(
+        r"course ((?:doctor|run|distill-mlm|distill|predict|bench)[^`\n]*)", README
+    ):
         name = line.split()[0]
         options = {word for param in commands[name].params for word in param.opts}
-        assert set(re.findall(r"--[a-z]+", line)) <= options
+        assert set(re.findall(r"--[a-z-]+", line)) <= options
+
+
+def test_the_table_of_options_is_that_of_the_command():
+    table = README.partition("| option of `course distill`")[2].partition("\n\n")[0]
+    options = {word for p in get_command(app).commands["distill"].params for word in p.opts}
+    named = set(re.findall(r"--[a-z-]+", table.partition("\n")[2].partition("\n")[2]))
+    assert len(named) >= 8
+    assert named <= options
 
 
 def test_the_syllabus_names_every_notebook_and_no_other():

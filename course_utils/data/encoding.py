@@ -74,6 +74,35 @@ def encode(
     return EncodedTexts(ids, labels=labels)
 
 
+def label_tensor(
+    labels: Sequence[int | None] | Sequence[Sequence[int] | None],
+    n_classes: int,
+    multi_label: bool = False,
+) -> Tensor:
+    """The labels as the losses take them: (N,) int64, or (N, C) float32 of zeros and ones.
+
+    `labels` are the classes' numbers; in a multi-label task each is a list of them, and an empty
+    one says that no class is right. None, a text whose label nobody knows, becomes -100 (not
+    counted), in a multi-label task a row of them; -100 itself stays. Raises `DataError` for a
+    number without a class.
+    """
+    rows = [[] if row in (None, -100) else row if multi_label else [row] for row in labels]
+    wrong = next((k for row in rows for k in row if not 0 <= k < n_classes), None)
+    if wrong is not None:
+        raise DataError(
+            f"There is no class number {wrong}: there are {n_classes}, counted from 0.",
+            do="Take the labels and the number of classes from the same task.",
+        )
+    if not multi_label:
+        return torch.tensor([row[0] if row else -100 for row in rows], dtype=torch.int64)  # (N,)
+    tensor = torch.zeros(len(rows), n_classes)  # (N, C)
+    for i, (label, row) in enumerate(zip(labels, rows, strict=True)):
+        tensor[i, row] = 1.0
+        if label is None:
+            tensor[i] = -100.0
+    return tensor
+
+
 def pad(rows: list[list[int]], pad_token_id: int, *, multiple_of: int = 1) -> dict[str, Tensor]:
     """`input_ids` and `attention_mask`, (B, S) int64, as `padding.pad` makes them."""
     arrays = pad_arrays(rows, pad_token_id, multiple_of=multiple_of)

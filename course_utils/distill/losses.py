@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_utils.distill.refusals import (
+    need_binary_labels,
     need_finite,
     need_labels,
     need_mask,
@@ -102,6 +103,57 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = -1
     return losses.new_zeros(labels.shape).masked_scatter(counted, losses)
 
 
+def is_multi_label(labels: Tensor) -> bool:
+    """Whether labels are (N, C) 0.0 and 1.0, for any number of classes, not (N,) class numbers.
+
+    Numbers of words, (B, S), are two-dimensional, too; only 0.0 and 1.0 are of a floating type.
+    """
+    return labels.ndim > 1 and labels.is_floating_point()
+
+
+def has_label(labels: Tensor) -> Tensor:
+    """Which positions have a label, as true and false; a row of -100 is none for any class."""
+    return (labels[..., 0] if is_multi_label(labels) else labels) != -100
+
+
+def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """`hard_binary` or `hard_cross_entropy`, per position, as the labels' kind asks for."""
+    return (hard_binary if is_multi_label(labels) else hard_cross_entropy)(logits, labels)
+
+
+def hard_binary(logits: Tensor, labels: Tensor) -> Tensor:
+    """The binary cross-entropy, summed over the classes, per position, in nats; 0 without labels.
+
+    Logits and labels are (..., C); a label is 1.0 where the class applies, 0.0 where not. A row of
+    -100 is a position without labels, with a zero gradient. Each class is a decision of its own:
+    log 2 is what a logit of 0 costs, whatever the number of classes.
+    """
+    need_binary_labels(labels, logits)
+    counted = labels[..., 0] != -100
+    kept = _precise(logits[counted])  # (N, C)
+    targets = labels[counted].to(kept.dtype)
+    losses = F.binary_cross_entropy_with_logits(kept, targets, reduction="none").sum(-1)
+    return losses.new_zeros(counted.shape).masked_scatter(counted, losses)
+
+
+def soft_binary_kl(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    """T² times KL(teacher ‖ student) of yes and no to each class, summed over them, per position.
+
+    Logits are (..., C); the result is (...), in nats, 0 where both agree. Hinton et al. 2015,
+    section 2, for two classes with the logits z and 0: their softmax at T is sigmoid(z/T). The
+    gradient for the student's logits is T · (sigmoid(s/T) - sigmoid(t/T)).
+    """
+    need_same_classes(student_logits, teacher_logits)
+    student, teacher = softened(student_logits, temperature), softened(teacher_logits, temperature)
+    kl = sum(
+        F.kl_div(F.logsigmoid(s), F.logsigmoid(t), reduction="none", log_target=True)
+        for s, t in ((student, teacher), (-student, -teacher))
+    )  # (..., C)
+    return kl.sum(-1) * temperature**2
+
+
 def masked_lm(logits: Tensor, labels: Tensor, *, n_counted: Tensor | int | None = None) -> Tensor:
     """The mean cross-entropy over the positions that have a label; a scalar in nats.
 
@@ -124,14 +176,16 @@ def distillation_loss(
 ) -> Tensor:
     """alpha · hard + (1 - alpha) · soft, averaged over the N examples; a scalar in nats.
 
-    Logits are (N, C), labels (N,). An example without a label (-100) has the soft loss alone, with
-    weight 1. `n_counted` is the number of examples of the whole optimizer step, if that is more
-    than this batch. Hinton et al. 2015, section 2.
+    Logits are (N, C), labels (N,), or (N, C) 0.0 and 1.0 where an example may have several classes:
+    then the losses are the binary ones, summed over the classes. An example without a label (-100)
+    has the soft loss alone, with weight 1. `n_counted` is the number of examples of the whole
+    optimizer step, if that is more than this batch. Hinton et al. 2015, section 2.
     """
     need_share(alpha)
-    alphas = torch.where(labels == -100, 0.0, alpha)
-    hard = hard_cross_entropy(student_logits, labels)
-    soft = soft_kl(student_logits, teacher_logits, temperature=temperature)
+    alphas = torch.where(has_label(labels), alpha, 0.0)
+    hard = hard_loss(student_logits, labels)
+    soft_loss = soft_binary_kl if is_multi_label(labels) else soft_kl
+    soft = soft_loss(student_logits, teacher_logits, temperature=temperature)
     loss = mean_over_counted(alphas * hard + (1 - alphas) * soft, n_counted=n_counted)
     return need_finite(loss, student_logits=student_logits, teacher_logits=teacher_logits)
 

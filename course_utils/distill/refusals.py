@@ -7,11 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from course_utils.errors import DataError, ModelError
+from course_utils.errors import CourseError, DataError, ModelError
 
 
 class NotFiniteError(ModelError):
     """A model handed a NaN or an infinity to a loss; `what` says which model and which values."""
+
+
+class DivergedError(CourseError):
+    """A training whose loss is no longer a number."""
 
 
 def need_same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:
@@ -52,6 +56,26 @@ def need_labels(labels: Tensor, logits: Tensor) -> None:
         raise DataError(
             f"The labels are of type {labels.dtype}; they are the numbers of classes.",
             do="Give torch.long. Soft labels are the teacher's logits, and go into a soft loss.",
+        )
+
+
+def need_binary_labels(labels: Tensor, logits: Tensor) -> None:
+    """Nothing; raises `DataError` unless there is 0.0 or 1.0 per class, or a row of -100."""
+    do = "Give a row per text: 1.0 where a class applies, else 0.0; without labels -100 in all."
+    if labels.shape != logits.shape:
+        raise DataError(
+            f"labels has the shape {tuple(labels.shape)}, the logits {tuple(logits.shape)}.", do=do
+        )
+    if not labels.is_floating_point():
+        raise DataError(f"The labels of several classes are of type {labels.dtype}.", do=do)
+    good = (labels == 0) | (labels == 1) | (labels == -100).all(-1, keepdim=True)  # (..., C)
+    if not good.all():
+        first = tuple((~good).nonzero()[0].tolist())
+        *position, entry = map(str, first)
+        raise DataError(
+            f"A label is {labels[first].item():g}, neither 0 nor 1.",
+            where=f"first at position {', '.join(position)}, class {entry}",
+            do=do,
         )
 
 
@@ -119,6 +143,25 @@ def need_finite(
                 "with training, take a smaller learning rate.",
             )
     return loss
+
+
+def need_dev(dev_labels: Tensor | None, patience: int | None) -> None:
+    """Nothing; raises `DataError` for texts without labels to measure on, or none to wait for."""
+    if patience is not None and dev_labels is None:
+        raise DataError(
+            f"patience is {patience}, but there are no texts to measure the progress on.",
+            do="Give dev=…, texts with labels that the training does not see.",
+        )
+    if patience is not None and patience < 1:
+        raise DataError(
+            f"patience is {patience}; it counts the epochs without a better score.",
+            do="Take a whole number from 1.",
+        )
+    if dev_labels is not None and not (dev_labels != -100).any():
+        raise DataError(
+            f"None of the {len(dev_labels)} dev texts has a label.",
+            do="Give dev texts with labels, or leave dev out.",
+        )
 
 
 def _need_same_shape(student: Tensor, teacher: Tensor, unit: str, *, do: str) -> None:

@@ -10,23 +10,29 @@ from dataclasses import dataclass
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
     PreTrainedModel,
     PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.utils import logging
 
 from course_utils.data.encoding import EncodedTexts, PadBatch
 from course_utils.distill.losses import (
     distillation_loss,
-    hard_cross_entropy,
+    hard_loss,
+    has_label,
     hidden_mse,
+    is_multi_label,
     mean_over_counted,
 )
-from course_utils.distill.refusals import NotFiniteError
-from course_utils.errors import CourseError, ModelError
+from course_utils.distill.refusals import DivergedError, NotFiniteError, need_dev
+from course_utils.errors import ModelError
 from course_utils.machine import describe
 
 
@@ -36,8 +42,9 @@ class Recipe:
 
     The loss is alpha · hard + (1 - alpha) · soft + beta · hidden; without a teacher, hard alone.
     `epochs` counts readings of all texts, `warmup` is the share of steps in which the learning
-    rate rises. `dropout` and `freeze_words` (the word embeddings keep their values) are set on the
-    model while it trains.
+    rate rises. What comes after the encoder, a pooler and a head, learns `head_factor` times as
+    fast as the rest. `dropout` and `freeze_words` (the word embeddings keep their values) are set
+    on the model while it trains.
     """
 
     epochs: float
@@ -45,6 +52,7 @@ class Recipe:
     batch_size: int = 32
     warmup: float = 0.1
     weight_decay: float = 0.01
+    head_factor: float = 1.0
     dropout: float = 0.0
     freeze_words: bool = False
     alpha: float = 0.5
@@ -56,10 +64,10 @@ class Recipe:
 class TaskTrainer(Trainer):
     """A `transformers.Trainer` whose loss reads the teacher's signals from the batch.
 
-    A batch holds `input_ids`, `attention_mask`, `labels` (B,) and, for a student, `teacher_logits`
-    (B, C) and `teacher_hidden` (B, K, H): [CLS] vectors that its last K layers are to match. A loss
-    that is no number ends the training with `CourseError`, signals of more layers than the model
-    has with `ModelError`.
+    A batch holds `input_ids`, `attention_mask`, `labels` (B,), or (B, C) 0.0 and 1.0 where a text
+    may have several, and, for a student, `teacher_logits` (B, C) and `teacher_hidden` (B, K, H):
+    [CLS] vectors that its last K layers are to match. A loss that is no number ends the training
+    with `DivergedError`, signals of more layers than the model has with `ModelError`.
     """
 
     def __init__(self, *args, recipe: Recipe, **kwargs):
@@ -84,12 +92,33 @@ class TaskTrainer(Trainer):
         except NotFiniteError as error:
             fault = error.what
         if fault:
-            raise CourseError(
+            raise DivergedError(
                 f"Training diverged at step {self.state.global_step + 1}: {fault}",
                 do=f"Take a learning rate below {self.args.learning_rate:g}. If it was step 1, "
                 "look for infinities and NaN in the teacher's signals.",
             )
         return loss
+
+    def create_optimizer(self, *args, **kwargs):
+        """The optimizer as ever, but for the learning rate of what comes after the encoder."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        factor = getattr(self.recipe, "head_factor", 1.0)  # a masked-language head is not new
+        if factor != 1:
+            head = set(map(id, after_encoder(self.model)))
+            for group in list(optimizer.param_groups):
+                own = [p for p in group["params"] if id(p) in head]
+                group["params"] = [p for p in group["params"] if id(p) not in head]
+                optimizer.add_param_group(group | {"params": own, "lr": group["lr"] * factor})
+        return optimizer
+
+    def evaluate(self, *args, **kwargs):
+        """What was measured; the numbers drawn on the way are not missed by the training."""
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluate(*args, **kwargs)
+
+    def floating_point_ops(self, inputs):
+        """0: nothing here reads them, and counting all weights at every step takes its time."""
+        return 0
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         counted = _counted(inputs)
@@ -99,7 +128,7 @@ class TaskTrainer(Trainer):
         outputs = model(**inputs, output_hidden_states=teacher_hidden is not None)
         logits = outputs.logits.float()
         if teacher_logits is None:
-            hard = hard_cross_entropy(logits, labels)
+            hard = hard_loss(logits, labels)
             loss = mean_over_counted(hard, counted, num_items_in_batch)
         else:
             loss = distillation_loss(
@@ -123,9 +152,20 @@ class TaskTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
 
+def after_encoder(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+    """The parameters of what is neither embeddings nor encoder: the pooler and the head."""
+    body = {
+        id(parameter)
+        for name, part in model.base_model.named_children()
+        if name != "pooler"
+        for parameter in part.parameters()
+    }
+    return [parameter for parameter in model.parameters() if id(parameter) not in body]
+
+
 def _counted(batch: dict[str, Tensor]) -> Tensor:
     """Which texts have a say in the loss, (B,): those with a label; with a teacher, all of them."""
-    return (batch["labels"] != -100) | ("teacher_logits" in batch)
+    return has_label(batch["labels"]) | ("teacher_logits" in batch)
 
 
 def train(
@@ -133,6 +173,8 @@ def train(
     texts: EncodedTexts,
     recipe: Recipe,
     *,
+    dev: EncodedTexts | None = None,
+    patience: int | None = None,
     progress: bool = True,
     callbacks: list[TrainerCallback] | None = None,
 ) -> list[dict[str, float]]:
@@ -141,17 +183,28 @@ def train(
     Freezing the word embeddings, half of a small BERT's weights, spares the optimizer most of its
     work; a student has inherited them from its teacher.
     """
-    collator = PadBatch(model.config.pad_token_id)
-    return fit(TaskTrainer, model, texts, collator, recipe, progress=progress, callbacks=callbacks)
+    return fit(
+        TaskTrainer,
+        model,
+        texts,
+        PadBatch(model.config.pad_token_id),
+        recipe,
+        dev=dev,
+        patience=patience,
+        progress=progress,
+        callbacks=callbacks,
+    )
 
 
 def fit(
-    trainer_class: type[TaskTrainer],
+    trainer_class: Callable[..., TaskTrainer],
     model: PreTrainedModel,
     texts: EncodedTexts,
     collator: Callable[[list[dict]], dict[str, Tensor]],
     recipe: Recipe,
     *,
+    dev: EncodedTexts | None = None,
+    patience: int | None = None,
     progress: bool = True,
     callbacks: list[TrainerCallback] | None = None,
 ) -> list[dict[str, float]]:
@@ -159,42 +212,136 @@ def fit(
 
     Weights and optimizer stay in float32; matrix products run in the machine's fast data type, and
     texts of like length share a batch. Mode, dropout and `requires_grad` are afterwards as they
-    were. Raises `CourseError` when the loss is no longer a number.
+    were.
+
+    With `dev` the log has, among the others, a dict with `epoch`, `step`, `dev_accuracy` and
+    `dev_loss` for each epoch: measured on those of its texts that have labels, against these alone,
+    in the data type of the training. Where a text may have several classes, it is right if all of
+    them are. With `patience` training ends after so many epochs without a better accuracy than the
+    best, and the model has the weights of the best epoch, the first of equals.
+
+    Raises `DivergedError` when the loss is no longer a number, `DataError` for a `dev` without
+    labels and for `patience` without `dev`.
     """
-    machine = describe()
-    with set_for_training(model, recipe), tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            output_dir=scratch,
-            num_train_epochs=recipe.epochs,
-            per_device_train_batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            warmup_steps=recipe.warmup,
-            weight_decay=recipe.weight_decay,
-            seed=recipe.seed,
-            bf16=machine.dtype == "bfloat16",
-            fp16=machine.dtype == "float16",
-            use_cpu=machine.device == "cpu",
-            optim="adamw_torch" if machine.device == "mps" else "adamw_torch_fused",
-            train_sampling_strategy="group_by_length",
-            remove_unused_columns=False,
-            dataloader_pin_memory=machine.device == "cuda",
-            logging_steps=0.05,
-            logging_nan_inf_filter=False,  # it hides a NaN; TaskTrainer stops there
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=not progress,
-        )
+    need_dev(None if dev is None else dev.columns["labels"], patience)
+    callbacks = [*(callbacks or ()), ProgressBar()] if progress else list(callbacks or ())
+    with set_for_training(model, recipe), quiet(), tempfile.TemporaryDirectory() as scratch:
+        best = {}
+        if patience is not None:
+            callbacks.append(EarlyStoppingCallback(patience))
+            best = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy"}
+            best |= {"save_strategy": "best", "save_only_model": True, "save_total_limit": 1}
         trainer = trainer_class(
             model,
-            arguments,
+            training_arguments(recipe, scratch, measured=dev is not None, **best),
             train_dataset=texts,
+            eval_dataset=None if dev is None else labelled(dev),
+            compute_metrics=dev_accuracy,
             data_collator=collator,
             callbacks=callbacks,
             recipe=recipe,
         )
         trainer.remove_callback(PrinterCallback)  # the log is returned, not printed
         trainer.train()
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [line for entry in trainer.state.log_history if (line := _line(entry))]
+
+
+def training_arguments(
+    recipe: Recipe, folder: str, *, measured: bool, **more: object
+) -> TrainingArguments:
+    """What `transformers.Trainer` is told: the recipe's settings, and those of this machine.
+
+    `measured` asks for an evaluation after every epoch.
+    """
+    machine = describe()
+    return TrainingArguments(
+        output_dir=folder,
+        **recipe_arguments(recipe),
+        bf16=machine.dtype == "bfloat16",
+        fp16=machine.dtype == "float16",
+        use_cpu=machine.device == "cpu",
+        optim="adamw_torch" if machine.device == "mps" else "adamw_torch_fused",
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=machine.device == "cuda",
+        logging_steps=0.05,
+        logging_nan_inf_filter=False,  # it hides a NaN; TaskTrainer stops there
+        eval_strategy="epoch" if measured else "no",
+        report_to="none",
+        disable_tqdm=True,  # it prints the log, too; there is ProgressBar
+        **{"save_strategy": "no"} | more,
+    )
+
+
+def recipe_arguments(recipe: Recipe) -> dict[str, float]:
+    """Those of the recipe's settings that `TrainingArguments` has, by the names they have there."""
+    return {
+        "num_train_epochs": float(recipe.epochs),
+        "per_device_train_batch_size": recipe.batch_size,
+        "per_device_eval_batch_size": recipe.batch_size,
+        "learning_rate": float(recipe.learning_rate),
+        "warmup_steps": float(recipe.warmup),
+        "weight_decay": float(recipe.weight_decay),
+        "seed": recipe.seed,
+    }
+
+
+def labelled(texts: EncodedTexts) -> EncodedTexts:
+    """The texts that have labels, with these and without a teacher's signals, to be measured on."""
+    labels = texts.columns["labels"]
+    rows = has_label(labels).nonzero()[:, 0].tolist()
+    return EncodedTexts([texts.input_ids[i] for i in rows], labels=labels[rows])
+
+
+def dev_accuracy(predictions: EvalPrediction) -> dict[str, float]:
+    """The share of right texts, as `accuracy`."""
+    logits, labels = map(torch.as_tensor, predictions)  # (N, C); (N,) or (N, C)
+    if is_multi_label(labels):
+        right = ((logits > 0) == labels.bool()).all(-1)  # (N,)
+    else:
+        right = logits.argmax(-1) == labels
+    return {"accuracy": right.float().mean().item()}
+
+
+def _line(entry: dict[str, float]) -> dict[str, float] | None:
+    """The log's line as it is returned; None for the summary at the end."""
+    if "eval_accuracy" in entry:
+        measured = {f"dev_{name}": entry[f"eval_{name}"] for name in ("accuracy", "loss")}
+        return {"epoch": entry["epoch"], "step": entry["step"]} | measured
+    return entry if "loss" in entry else None
+
+
+class ProgressBar(TrainerCallback):
+    """Shows the steps done, the loss and, where it is measured, the accuracy on the dev texts."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar = tqdm(total=state.max_steps, desc="training", unit="step")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, *, logs, **kwargs):
+        for name in {"loss", "eval_accuracy"} & logs.keys():
+            shown = {name.replace("eval", "dev"): f"{logs[name]:.3f}"}
+            self.bar.set_postfix(shown)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing; inside the block transformers shows neither its warnings nor its bars."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextmanager
@@ -204,13 +351,7 @@ def set_for_training(model: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
     dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     training, learned, rates = model.training, words.requires_grad, [m.p for m in dropouts]
     attention = model.config._attn_implementation
-    if describe().device == "cpu":
-        # At the lengths of single sentences the fused kernel's backward pass takes, on a CPU and in
-        # bfloat16, more time than the plain matrix products (measured: 1.5 times for a whole step).
-        model.set_attn_implementation("eager")
-    words.requires_grad_(learned and not recipe.freeze_words)
-    for module in dropouts:
-        module.p = recipe.dropout
+    apply_recipe(model, recipe)
     try:
         yield
     finally:
@@ -220,3 +361,16 @@ def set_for_training(model: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
         for module, rate in zip(dropouts, rates, strict=True):
             module.p = rate
         model.train(training)
+
+
+def apply_recipe(model: PreTrainedModel, recipe: Recipe) -> None:
+    """Nothing; from now on the model has the recipe's dropout and learns what it is to learn."""
+    if describe().device == "cpu":
+        # At the lengths of single sentences the fused kernel's backward pass takes, on a CPU and in
+        # bfloat16, more time than the plain matrix products (measured: 1.5 times for a whole step).
+        model.set_attn_implementation("eager")
+    words = model.get_input_embeddings().weight
+    words.requires_grad_(words.requires_grad and not recipe.freeze_words)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = recipe.dropout

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import f1_score
 
 from course_utils.errors import DataError
 
@@ -14,7 +14,7 @@ RESAMPLES = 2000
 
 def score(
     logits: np.ndarray,
-    labels: Sequence[int] | np.ndarray,
+    labels: Sequence[int] | Sequence[Sequence[int]] | np.ndarray,
     *,
     teacher_logits: np.ndarray | None = None,
     seed: int = 0,
@@ -23,20 +23,24 @@ def score(
 
     `logits` and `teacher_logits` are (N, C), `labels` (N,) from 0 to C - 1. Low and high are the
     95 % percentile bootstrap (Efron 1979) over 2000 resamples of the N texts. Macro-F1 is the mean
-    over the classes that occur; agreement the share of texts put in the teacher's class. Raises
-    `DataError` when shapes differ, there is no text, a logit is NaN or a label has no logit.
+    over the classes that occur; agreement the share of texts put in the teacher's class.
+
+    Where a text may have several classes, `labels` are (N, C), 0 and 1, and a model says yes to
+    those with a logit above 0. Then a text is right, and agrees, if all its classes do; `micro_f1`
+    is that of all N · C answers together. Raises `DataError` when shapes differ, there is no text,
+    a logit is NaN or a label has no logit.
     """
     logits, labels = np.asarray(logits), np.asarray(labels)
     _check(logits, labels)
-    predicted = logits.argmax(1)
-    accuracy = float(accuracy_score(labels, predicted))
+    several = labels.ndim == 2
+    predicted = _answers(logits, several)
+    accuracy = float(np.mean((predicted == labels.reshape(len(labels), -1)).all(1)))
     low, high = bootstrap(accuracy, len(labels), seed=seed)
-    scores = {
-        "accuracy": accuracy,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "macro_f1": float(f1_score(labels, predicted, average="macro")),
-    }
+    scores = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
+    if several:
+        scores |= _binary_f1(labels.astype(bool), predicted)
+    else:
+        scores["macro_f1"] = float(f1_score(labels, predicted[:, 0], average="macro"))
     if teacher_logits is not None:
         teacher_logits = np.asarray(teacher_logits)
         if teacher_logits.shape != logits.shape:
@@ -44,7 +48,8 @@ def score(
                 f"Logits are {logits.shape}, the teacher's {teacher_logits.shape}.",
                 do="Compute both on the same texts, for the same classes.",
             )
-        scores["agreement"] = float(np.mean(predicted == teacher_logits.argmax(1)))
+        same = (predicted == _answers(teacher_logits, several)).all(1)
+        scores["agreement"] = float(np.mean(same))
     return scores
 
 
@@ -57,11 +62,28 @@ def bootstrap(share: float, n: int, *, seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _answers(logits: np.ndarray, several: bool) -> np.ndarray:
+    """What the model says: yes or no to each class, (N, C), or the number of one class, (N, 1)."""
+    return logits > 0 if several else logits.argmax(1, keepdims=True)
+
+
+def _binary_f1(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Macro- and micro-F1 of yes and no, both (N, C); 1 where there is no yes, and none is said."""
+    hits = 2 * (labels & predicted).sum(0)  # (C,)
+    all_yes = labels.sum(0) + predicted.sum(0)
+    occurs = all_yes > 0
+    if not occurs.any():
+        return {"macro_f1": 1.0, "micro_f1": 1.0}
+    macro, micro = (hits[occurs] / all_yes[occurs]).mean(), hits.sum() / all_yes.sum()
+    return {"macro_f1": float(macro), "micro_f1": float(micro)}
+
+
 def _check(logits: np.ndarray, labels: np.ndarray) -> None:
-    if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels):
+    if logits.ndim != 2 or labels.shape not in {logits.shape, logits.shape[:1]}:
         raise DataError(
             f"Logits are {logits.shape}, labels {labels.shape}.",
-            do="Give logits of shape (texts, classes) and one label for each text.",
+            do="Give logits of shape (texts, classes) and one label for each text, or one row of "
+            "0 and 1 for its classes.",
         )
     if not len(labels):
         raise DataError("There is no text to score.", do="Give at least one text and its label.")
@@ -70,6 +92,16 @@ def _check(logits: np.ndarray, labels: np.ndarray) -> None:
         raise DataError(
             "A logit is not a number.", where=f"text {row}", do="Look for a training that diverged."
         )
+    if labels.ndim == 2:
+        wrong = np.argwhere((labels != 0) & (labels != 1))
+        if len(wrong):
+            row, column = wrong[0]
+            raise DataError(
+                f"A label is {labels[row, column]:g}, neither 0 nor 1.",
+                where=f"text {row}, class {column}",
+                do="Score a text only where it has its labels.",
+            )
+        return
     wrong = np.flatnonzero((labels < 0) | (labels >= logits.shape[1]))
     if len(wrong):
         raise DataError(

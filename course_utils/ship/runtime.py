@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
 from tokenizers import Tokenizer
 
 from course_utils.errors import CourseError, ModelError
@@ -22,34 +21,45 @@ except ImportError as error:
         "ONNX Runtime is not installed.", do="pip install 'shrinking-bert[onnx]'"
     ) from error
 
+MULTI_LABEL = "multi_label_classification"  # what transformers calls it in a configuration
+CHARACTERS = 1000  # read per token that fits: a cell of 10 MB is no reason to split 10 MB
+CONFIG = ("id2label", "max_position_embeddings", "pad_token_id")  # what it must say
 FILES = ("model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 class OnnxClassifier(Classifier):
     """A folder as `to_onnx` writes it, loaded by ONNX Runtime on the CPU.
 
-    `threads`: see `default_threads`. Raises `ModelError` when the folder lacks a file or ONNX
-    Runtime cannot read the model.
+    `threads`: see `default_threads`. `multi_label`: any number of classes may be right for one
+    text. `n_cut` counts the texts that were longer than `max_length` so far. Raises `ModelError`
+    when the folder lacks a file, or one of them cannot be read.
     """
 
     def __init__(self, folder: str | Path, *, name: str | None = None, threads: int | None = None):
         folder = need_files(folder, FILES)
-        config, tokenizer = _json(folder / "config.json"), _json(folder / "tokenizer_config.json")
+        config = _json(folder / "config.json", *CONFIG)
+        limits = _json(folder / "tokenizer_config.json", "model_max_length")
         self.name = name or folder.name
         self.labels = labels_of(config["id2label"])
-        self.max_length = min(tokenizer["model_max_length"], config["max_position_embeddings"])
+        self.multi_label = config.get("problem_type") == MULTI_LABEL
+        self.max_length = min(limits["model_max_length"], config["max_position_embeddings"])
         self.pad_token_id = config["pad_token_id"]
-        self.session = open_session(folder / "model.onnx", threads)
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.n_cut = 0
+        self.tokenizer = _tokenizer(folder / "tokenizer.json")
         self.tokenizer.enable_truncation(self.max_length)
         self.tokenizer.no_padding()  # whatever the file says: batches are padded in `encode`
+        self.session = open_session(folder / "model.onnx", threads)
 
     @property
     def threads(self) -> int:
         return self.session.get_session_options().intra_op_num_threads
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        longest = CHARACTERS * self.max_length
+        # "fast": without the places of the tokens in the text, which nobody asks for
+        encodings = self.tokenizer.encode_batch_fast([text[:longest] for text in texts])
+        self.n_cut += sum(bool(encoding.overflowing) for encoding in encodings)
+        return [encoding.ids for encoding in encodings]
 
     def logits(self, encoded: Mapping[str, np.ndarray]) -> np.ndarray:
         return run(self.session, encoded)
@@ -87,11 +97,46 @@ def run(session: onnxruntime.InferenceSession, encoded: Mapping[str, np.ndarray]
 
 
 def default_threads() -> int:
-    """As many as PyTorch uses, where it is loaded; else `OMP_NUM_THREADS`, else physical cores."""
+    """As many as PyTorch uses, where it is loaded; else `OMP_NUM_THREADS`, else one per core.
+
+    Cores are physical ones this process may use; all of those it may use if psutil is missing.
+    """
     if torch := sys.modules.get("torch"):
         return torch.get_num_threads()
-    return int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1)
+    return int(os.environ.get("OMP_NUM_THREADS") or _cores())
 
 
-def _json(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8"))
+def _cores() -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        import psutil  # a small machine may do without
+    except ImportError:
+        return usable or 1
+    return min(filter(None, (usable, psutil.cpu_count(logical=False))), default=1)
+
+
+def _json(file: Path, *needed: str) -> dict:
+    """The object in a file; raises `ModelError` unless it has these keys."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        missing = [key for key in needed if content.get(key) is None]
+    except (ValueError, AttributeError) as error:
+        raise _damaged(file, error) from error
+    if missing:
+        raise _damaged(file, f"it does not say {', '.join(missing)}")
+    return content
+
+
+def _tokenizer(file: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers has no class of its own for it
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, why: object) -> ModelError:
+    return ModelError(
+        f"This file cannot be used: {why}.",
+        where=file,
+        do="It may be cut short or of another version: make the folder again.",
+    )

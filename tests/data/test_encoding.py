@@ -6,7 +6,14 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from course_utils.data.encoding import MAX_LENGTH, EncodedTexts, PadBatch, encode, pad
+from course_utils.data.encoding import (
+    MAX_LENGTH,
+    EncodedTexts,
+    PadBatch,
+    encode,
+    label_tensor,
+    pad,
+)
 from course_utils.errors import DataError
 
 
@@ -173,3 +180,18 @@ def test_a_loader_returns_every_text_once(tokenizer, some_texts):
         for ids, mask, label in zip(*batch.values(), strict=True):
             seen[int(label)] = ids[mask.bool()].tolist()
     assert [seen[i] for i in range(len(some_texts))] == texts.input_ids
+
+
+def test_labels_as_the_losses_take_them():
+    one = label_tensor([2, 0, None, -100], 3)
+    assert (one.dtype, one.tolist()) == (torch.int64, [2, 0, -100, -100])
+    several = label_tensor([[0, 2], [], None], 3, multi_label=True)
+    assert several.dtype == torch.float32
+    assert several.tolist() == [[1, 0, 1], [0, 0, 0], [-100, -100, -100]]
+    assert label_tensor([], 3, multi_label=True).shape == (0, 3)
+
+
+@pytest.mark.parametrize(("labels", "multi_label"), [([3], False), ([-1], False), ([[0, 3]], True)])
+def test_a_number_without_a_class_is_refused(labels, multi_label):
+    with pytest.raises(DataError, match=r"no class number (3|-1): there are 3"):
+        label_tensor(labels, 3, multi_label)

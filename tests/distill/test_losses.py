@@ -10,11 +10,16 @@ import torch.nn.functional as F
 
 from course_utils.distill.losses import (
     distillation_loss,
+    hard_binary,
     hard_cross_entropy,
+    hard_loss,
+    has_label,
     hidden_cosine,
     hidden_mse,
+    is_multi_label,
     masked_lm,
     mean_over_counted,
+    soft_binary_kl,
     soft_cross_entropy,
     soft_kl,
     triple_loss,
@@ -827,3 +832,185 @@ def test_masked_lm_names_what_is_no_number_where_it_counts():
 def test_a_loss_that_overflows_by_itself_is_returned_as_it_is():
     huge = torch.full((1, 3), 1e38)
     assert hidden_mse(huge, -huge).item() == INF
+
+
+# Several classes per example
+
+
+def naive_yes(z: float) -> float:
+    """The logarithm of the probability that a class with the logit z applies."""
+    return z - math.log1p(math.exp(z)) if z < 0 else -math.log1p(math.exp(-z))
+
+
+def naive_binary(row: list[float], labels: list[float]) -> float:
+    if labels[0] == -100:
+        return 0.0
+    return -sum(naive_yes(z if y else -z) for z, y in zip(row, labels, strict=True))
+
+
+def naive_binary_kl(student: list[float], teacher: list[float], t: float) -> float:
+    """Each class as two: it applies (logit z) or does not (logit 0), both softened."""
+    return sum(naive_soft_kl([s, 0.0], [q, 0.0], t) for s, q in zip(student, teacher, strict=True))
+
+
+def naive_sets(student, teacher, labels, alpha: float, temperature: float) -> float:
+    total = 0.0
+    for row, target, classes in zip(student, teacher, labels, strict=True):
+        share = 0.0 if classes[0] == -100 else alpha
+        soft = naive_binary_kl(row, target, temperature)
+        total += share * naive_binary(row, classes) + (1 - share) * soft
+    return total / len(labels)
+
+
+SOME = [[1.0, 0.0, 1.0], [-100.0] * 3, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_hard_binary_equals_the_loops(dtype):
+    student, labels = logits((4, 3), dtype=dtype).requires_grad_(), torch.tensor(SOME)
+    per_text = hard_binary(student, labels)
+    assert per_text.shape == (4,)
+    assert_close(per_text, list(map(naive_binary, rows_of(student), SOME)), dtype=dtype)
+
+    mean_over_counted(per_text, has_label(labels)).backward()
+
+    def naive(rows):
+        return sum(map(naive_binary, rows, SOME)) / 3
+
+    assert student.grad.dtype == dtype
+    assert_close(student.grad, slopes(naive, rows_of(student)), dtype=dtype)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_soft_binary_kl_equals_the_loops(shape, dtype, temperature):
+    student, teacher = pair(shape, dtype)
+    per_text = soft_binary_kl(student, teacher, temperature=temperature)
+    assert per_text.shape == shape[:-1]
+    targets = rows_of(teacher)
+
+    def naive(rows):
+        return [naive_binary_kl(*x, temperature) for x in zip(rows, targets, strict=True)]
+
+    assert_close(per_text, naive(rows_of(student)), dtype=dtype)
+    per_text.sum().backward()
+    assert_close(student.grad, slopes(lambda r: sum(naive(r)), rows_of(student)), dtype=dtype)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    "labels", [SOME, [[-100.0] * 3] * 4, [[0.0, 1.0, 0.0]] * 4], ids=["mixed", "none", "all"]
+)
+def test_distillation_of_sets_equals_the_loops(labels, alpha, temperature):
+    student, teacher = pair((4, 3))
+    loss = distillation_loss(
+        student, teacher, torch.tensor(labels), alpha=alpha, temperature=temperature
+    )
+    assert loss.shape == ()
+
+    def naive(rows):
+        return naive_sets(rows, rows_of(teacher), labels, alpha, temperature)
+
+    assert_close(loss, naive(rows_of(student)))
+    loss.backward()
+    assert_close(student.grad, slopes(naive, rows_of(student)))
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_the_soft_gradient_of_sets_is_t_times_the_difference_of_the_probabilities(temperature):
+    student, teacher = pair((5, 6))
+    soft_binary_kl(student, teacher, temperature=temperature).sum().backward()
+    difference = (student / temperature).sigmoid() - (teacher / temperature).sigmoid()
+    torch.testing.assert_close(student.grad, temperature * difference.detach())
+    equal = soft_binary_kl(teacher, teacher, temperature=temperature)
+    torch.testing.assert_close(equal, torch.zeros_like(equal), rtol=0, atol=1e-12)
+
+
+def test_losses_of_sets_by_hand():
+    none_known = torch.zeros(1, 5)
+    assert hard_binary(none_known, torch.ones(1, 5)).item() == pytest.approx(5 * math.log(2))
+    # Probabilities 0.2 and 0.5 of the student against 0.7 and 0.5 of the teacher.
+    student, teacher = torch.tensor([[0.2, 0.5]]).logit(), torch.tensor([[0.7, 0.5]]).logit()
+    by_hand = 0.7 * math.log(0.7 / 0.2) + 0.3 * math.log(0.3 / 0.8)
+    assert soft_binary_kl(student, teacher).item() == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_extreme_logits_of_sets_stay_finite(dtype):
+    student = torch.tensor([[1e4, -1e4, 1e4]], dtype=dtype, requires_grad=True)
+    teacher = torch.tensor([[-1e4, -1e4, 1e4]], dtype=dtype)
+    kl = soft_binary_kl(student, teacher, temperature=2.0)
+    assert_close(kl, [2e4], dtype=dtype)  # T · |difference|, of the first class alone
+    (kl.sum() + hard_binary(student, torch.tensor([[0.0, 0.0, 1.0]])).sum()).backward()
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("junk", [INF, NAN])
+def test_sets_without_labels_add_nothing_whatever_their_logits(junk):
+    student, labels = logits((4, 3)), torch.tensor(SOME)
+    student[1] = junk
+    student.requires_grad_()
+    per_text = hard_binary(student, labels)
+    assert per_text[1] == 0
+    per_text.sum().backward()
+    assert (student.grad[1] == 0).all()
+    assert student.grad[[0, 2, 3]].isfinite().all()
+
+
+@pytest.mark.parametrize("parts", [(16, 16), (8, 8, 8, 8), (31, 1)], ids=str)
+def test_a_batch_of_sets_in_parts_has_the_gradient_of_the_whole(parts):
+    student, teacher = pair((32, 5))
+    labels = (logits((32, 5), seed=2) > 1).float()
+    labels[::3] = -100
+
+    def gradient(sizes):
+        student.grad = None
+        for s, t, y in zip(*(x.split(sizes) for x in (student, teacher, labels)), strict=True):
+            settings = {"alpha": 0.3, "temperature": 2.0, "n_counted": 32}
+            distillation_loss(s, t, y, **settings).backward()
+        return student.grad
+
+    torch.testing.assert_close(gradient(list(parts)), gradient([32]))
+
+
+def test_the_kind_of_labels_is_told_by_shape_and_type():
+    one, several = torch.tensor([1, -100, 2, 0]), torch.tensor(SOME)
+    words = torch.tensor([[1, -100], [0, 2]])
+    assert [is_multi_label(labels) for labels in (one, several, words)] == [False, True, False]
+    assert has_label(one).tolist() == has_label(several).tolist() == [True, False, True, True]
+    assert has_label(words).tolist() == [[True, False], [True, True]]
+    student = logits((4, 3))
+    assert torch.equal(hard_loss(student, one), hard_cross_entropy(student, one))
+    assert torch.equal(hard_loss(student, several), hard_binary(student, several))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.tensor([[0.0, 1.0, 2.0]]), "(?s)is 2, neither 0 nor 1.*position 0, class 2"),
+        (torch.tensor([[0.0, 0.5, 1.0]]), "is 0.5, neither"),
+        (torch.tensor([[0.0, NAN, 1.0]]), "is nan, neither"),
+        (torch.tensor([[1.0, -100.0, 1.0]]), "(?s)is -100, neither.*class 1"),
+        (torch.tensor([[-100.0, -100.0, 1.0]]), "(?s)is -100, neither.*class 0"),
+        (torch.tensor([[1.0, 0.0]]), r"shape \(1, 2\), the logits \(1, 3\)"),
+        (torch.tensor([1.0, 0.0, 1.0]), r"shape \(3,\), the logits \(1, 3\)"),
+        (torch.tensor([[1, 0, 1]]), "of type torch.int64"),
+    ],
+)
+def test_labels_of_sets_that_are_refused(labels, words):
+    with pytest.raises(DataError, match=words):
+        hard_binary(logits((1, 3)), labels)
+
+
+def test_a_distillation_of_sets_refuses_what_fits_neither_kind_of_label():
+    student, teacher = pair((4, 3))
+    settings = {"alpha": 0.5, "temperature": 2.0}
+    for labels in (torch.ones(4, 3, dtype=torch.int64), torch.ones(4), torch.ones(4, 2)):
+        with pytest.raises(DataError, match="labels"):
+            distillation_loss(student, teacher, labels, **settings)
+    with pytest.raises(ModelError, match="3 classes, the teacher 4"):
+        soft_binary_kl(student, logits((4, 4)))
+    with pytest.raises(DataError, match="temperature is 0"):
+        soft_binary_kl(student, teacher, temperature=0)

@@ -11,13 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from transformers import TrainerCallback, TrainingArguments
+from transformers.utils import logging
 
 from course_utils.data.encoding import EncodedTexts, PadBatch
 from course_utils.distill import trainer
 from course_utils.distill.cache import teacher_signals
 from course_utils.distill.losses import distillation_loss
+from course_utils.distill.refusals import DivergedError
 from course_utils.distill.trainer import Recipe, TaskTrainer, train
-from course_utils.errors import CourseError, ModelError
+from course_utils.errors import CourseError, DataError, ModelError
 from course_utils.machine import describe
 
 RECIPE = Recipe(epochs=2, learning_rate=1e-3, batch_size=8, dropout=0.0)
@@ -43,6 +45,14 @@ def with_signals(texts: EncodedTexts, make_model, layers: tuple[int, ...] = ()) 
     return texts.with_columns(
         **teacher_signals(teacher, texts, hidden_layers=layers, progress=False)
     )
+
+
+def with_sets(texts: EncodedTexts, unlabelled: slice = slice(0)) -> EncodedTexts:
+    """The texts with none to three classes each, some of which can be learned from the first id."""
+    first_ids = torch.tensor([ids[0] for ids in texts.input_ids])
+    sets = torch.stack([first_ids < 40, first_ids > 60, first_ids % 2 == 0], dim=1).float()
+    sets[unlabelled] = -100
+    return with_labels(texts, sets)
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -133,6 +143,21 @@ def test_beta_weighs_the_distance_to_the_last_layers(make_model, texts, tmp_path
     torch.testing.assert_close(thrice - without, 3 * sum(distances) / n_layers)
 
 
+def test_labels_of_several_classes_make_the_loss_a_binary_one(make_model, texts, tmp_path):
+    model, several = make_model(), with_sets(texts, slice(0, 5))
+    labels = several.columns["labels"]
+    logits = direct(model, texts).logits
+    expected = F.binary_cross_entropy_with_logits(logits[5:], labels[5:], reduction="sum")
+    expected = expected / (len(texts) - 5)  # by texts, not by texts times classes
+    torch.testing.assert_close(loss_of(model, several, tmp_path, RECIPE), expected)
+
+    taught, recipe = with_signals(several, make_model), replace(RECIPE, alpha=0.3, temperature=4.0)
+    expected = distillation_loss(
+        logits, taught.columns["teacher_logits"], labels, alpha=0.3, temperature=4.0
+    )
+    torch.testing.assert_close(loss_of(model, taught, tmp_path, recipe), expected)
+
+
 def test_more_matched_layers_than_the_model_has_are_refused(make_model, texts, tmp_path):
     taught = with_signals(texts, make_model, layers=(1, 2, 3, 4))
     student = make_model(num_hidden_layers=3)
@@ -151,13 +176,14 @@ def test_the_models_outputs_come_back_if_asked_for(make_model, texts, tmp_path):
 # One step
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
 @pytest.mark.parametrize("taught", [False, True], ids=["labels", "teacher"])
 @pytest.mark.parametrize("n_texts", [32, 30])
 def test_four_batches_of_8_make_the_step_of_one_batch_of_32(
-    make_model, texts, tmp_path, n_texts, taught
+    make_model, texts, tmp_path, n_texts, taught, several
 ):
     """Also where the last of the four is smaller, and the labelled texts are spread unevenly."""
-    labels = texts.columns["labels"].clone()
+    labels = (with_sets(texts) if several else texts).columns["labels"].clone()
     labels[[0, 1, 2, 3, 4, 5, 11]] = -100
     texts = first(with_labels(texts, labels), n_texts)
     if taught:
@@ -276,6 +302,159 @@ def test_frozen_words_keep_their_values_while_all_else_learns(make_model, texts,
     assert unchanged == ({WORDS} if frozen else set())
 
 
+def test_several_classes_per_text_are_learned(make_model, texts):
+    model, several = make_model(), with_sets(texts)
+    log = train(model, several, replace(RECIPE, epochs=30), dev=several, progress=False)
+    right = (direct(model, texts).logits > 0) == several.columns["labels"].bool()
+    measured = [entry["dev_accuracy"] for entry in log if "dev_accuracy" in entry]
+    assert measured[-1] == pytest.approx(right.all(-1).float().mean().item())
+    assert measured[-1] > max(0.8, 2 * measured[0])
+
+
+# Texts to measure on
+
+
+def test_each_epoch_is_measured_on_the_dev_texts(make_model, texts):
+    """What is measured is what the model of that epoch says, against the labels there are."""
+    labels = texts.columns["labels"].clone()
+    labels[::4] = -100
+    dev = with_signals(with_labels(texts, labels), make_model, layers=(2, 4))
+    model, expected = make_model(), []
+
+    class Look(TrainerCallback):
+        def on_epoch_end(self, args, state, control, model, **kwargs):
+            model.eval()
+            with torch.no_grad():
+                logits = direct(model, texts).logits
+            model.train()
+            right = (logits.argmax(-1) == labels)[labels != -100].float().mean().item()
+            loss = F.cross_entropy(logits, labels).item()
+            expected.append({"step": state.global_step, "dev_accuracy": right, "dev_loss": loss})
+
+    log = train(
+        model, texts, replace(RECIPE, epochs=3), dev=dev, progress=False, callbacks=[Look()]
+    )
+    measured = [entry for entry in log if "dev_accuracy" in entry]
+    assert [list(entry) for entry in measured] == [["epoch", "step", *list(expected[0])[1:]]] * 3
+    assert [entry.pop("epoch") for entry in measured] == [1, 2, 3]
+    for found, wanted in zip(measured, expected, strict=True):
+        assert found["dev_loss"] == pytest.approx(wanted["dev_loss"], rel=1e-4)
+        assert found["dev_accuracy"] == pytest.approx(wanted["dev_accuracy"])
+        assert found["step"] == wanted["step"]
+    assert [entry["step"] for entry in log] == sorted(entry["step"] for entry in log)
+    assert [entry["step"] for entry in log if "loss" in entry] == list(range(1, 19))
+
+
+@pytest.mark.parametrize(("epochs", "measured_at"), [(0.5, [0.5]), (1.5, [1.0, 1.5])])
+def test_a_last_epoch_that_is_not_whole_is_measured_too(make_model, texts, epochs, measured_at):
+    log = train(make_model(), texts, replace(RECIPE, epochs=epochs), dev=texts, progress=False)
+    found = [entry["epoch"] for entry in log if "dev_accuracy" in entry]
+    assert found == pytest.approx(measured_at)
+
+
+@pytest.mark.parametrize("patience", [None, 9])
+def test_measuring_changes_nothing_in_the_training(make_model, texts, patience):
+    """Not even what dropout draws, or the order of the texts."""
+    recipe = replace(RECIPE, dropout=0.3, epochs=1 if patience else 3)
+    plain, measured = make_model(), make_model()
+    train(plain, texts, recipe, progress=False)
+    train(measured, texts, recipe, dev=first(texts, 10), patience=patience, progress=False)
+    assert largest_difference(weights(plain), weights(measured)) == 0.0
+
+
+class Watch(TrainerCallback):
+    """Keeps the weights after each epoch."""
+
+    def __init__(self):
+        self.after = []
+
+    def on_epoch_end(self, args, state, control, model, **kwargs):
+        self.after.append(weights(model))
+
+
+def spoilt_from(epoch: int) -> TrainerCallback:
+    """A callback that, from the end of this epoch on, makes the model say one class alone."""
+
+    class Spoil(TrainerCallback):
+        def on_epoch_end(self, args, state, control, model, **kwargs):
+            if state.epoch > epoch - 0.5:
+                model.classifier.bias.data[:] = torch.tensor([-99.0, 99.0, -99.0])
+
+    return Spoil()
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_patience_ends_training_and_brings_the_best_weights_back(make_model, texts, patience):
+    model, watch, start = make_model(), Watch(), make_model()
+    log = train(
+        model,
+        texts,
+        replace(RECIPE, epochs=20, learning_rate=3e-3),
+        dev=texts,
+        patience=patience,
+        progress=False,
+        callbacks=[watch, spoilt_from(epoch=6)],
+    )
+    scores = [entry["dev_accuracy"] for entry in log if "dev_accuracy" in entry]
+    best = scores.index(max(scores))  # the first of equals
+    assert len(scores) == best + 1 + patience <= 8
+    assert scores[0] < scores[best]
+    assert largest_difference(weights(model), watch.after[best]) == 0.0
+    assert largest_difference(weights(model), weights(start)) > 1e-2
+    answers = direct(model, texts).logits.argmax(-1)
+    right = (answers == texts.columns["labels"]).float().mean().item()
+    assert right == pytest.approx(scores[best])
+
+
+def test_patience_that_is_not_needed_leaves_the_best_epoch_as_well(make_model, texts):
+    """Training goes to its end, and the model has still the weights of its best epoch."""
+    model, watch = make_model(), Watch()
+    recipe = replace(RECIPE, epochs=6, learning_rate=3e-3, freeze_words=True)
+    callbacks = [watch, spoilt_from(epoch=4)]
+    log = train(model, texts, recipe, dev=texts, patience=9, progress=False, callbacks=callbacks)
+    scores = [entry["dev_accuracy"] for entry in log if "dev_accuracy" in entry]
+    assert len(scores) == 6
+    best = scores.index(max(scores))
+    assert best < 3
+    assert largest_difference(weights(model), watch.after[best]) == 0.0
+    assert torch.equal(model.get_parameter(WORDS), make_model().get_parameter(WORDS))
+
+
+def test_measuring_prints_nothing_but_the_bar(make_model, texts, capfd, caplog):
+    train(make_model(), texts, RECIPE, dev=texts, patience=1, progress=False)
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled()
+    train(make_model(), texts, RECIPE, dev=texts, patience=2, progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "training: 100%" in err
+    assert "dev_accuracy=0." in err
+    assert "{" not in err
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("dev_labels", "patience", "words"),
+    [
+        (None, 2, "patience is 2, but there are no texts"),
+        ([0, 1], 0, "patience is 0; it counts"),
+        ([-100, -100], None, "None of the 2 dev texts has a label"),
+        ([], 1, "None of the 0 dev texts"),
+        ([[-100.0] * 3] * 2, 1, "None of the 2 dev texts"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_the_training(
+    make_model, texts, dev_labels, patience, words
+):
+    dev = None
+    if dev_labels is not None:
+        dev = EncodedTexts(texts.input_ids[: len(dev_labels)], labels=torch.tensor(dev_labels))
+    model = make_model()
+    with pytest.raises(DataError, match=words):
+        train(model, texts, RECIPE, dev=dev, patience=patience, progress=False)
+    assert largest_difference(weights(model), weights(make_model())) == 0.0
+
+
 # What is left afterwards
 
 
@@ -346,6 +525,7 @@ def test_nothing_is_left_in_the_working_directory(make_model, texts, tmp_path, m
     monkeypatch.chdir(here)
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     train(make_model(), texts, RECIPE, progress=False)
+    train(make_model(), texts, RECIPE, dev=texts, patience=1, progress=False)
     with pytest.raises(Stop):
         train(make_model(), texts, RECIPE, progress=False, callbacks=[StopAtStep3()])
     assert os.listdir(here) == os.listdir(scratch) == []
@@ -386,7 +566,7 @@ def test_a_learning_rate_far_too_large_is_named_with_the_step(make_model, texts)
             steps.append(state.global_step)
 
     recipe = replace(RECIPE, epochs=50, learning_rate=1e6, warmup=0.0)
-    with pytest.raises(CourseError, match="learning rate below 1e") as caught:
+    with pytest.raises(DivergedError, match="learning rate below 1e") as caught:
         train(make_model(), texts, recipe, progress=False, callbacks=[Count()])
     assert f"diverged at step {steps[-1] + 1}:" in str(caught.value)
     assert steps[0] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import binom
+from sklearn.metrics import accuracy_score, f1_score
 
 from course_utils.errors import DataError
 from course_utils.measure.accuracy import bootstrap, score
@@ -92,3 +93,70 @@ def test_what_cannot_be_scored(logits, labels, words):
 def test_a_teacher_on_other_texts():
     with pytest.raises(DataError, match=r"the teacher's \(3, 3\)"):
         score(one_hot([0, 1]), [0, 1], teacher_logits=one_hot([0, 1, 2]))
+
+
+# Several classes per text
+
+SETS = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]])
+SAID = np.array([[1, 0, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0]])  # right, wrong, right, wrong
+
+
+def signs(said, scale: float = 1.0):
+    """Logits that say yes to 1 and no to 0."""
+    return scale * (2.0 * np.asarray(said) - 1)
+
+
+def test_sets_by_hand():
+    scores = score(signs(SAID), SETS, teacher_logits=signs([[1, 0, 0]] * 4))
+    assert scores["accuracy"] == 2 / 4
+    # Class 0: 2 hits, 3 said, 2 true; class 1: 1 hit, 1 said, 2 true; class 2 does not occur.
+    assert scores["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert scores["micro_f1"] == pytest.approx(2 * 3 / (4 + 4))
+    assert scores["agreement"] == 2 / 4
+    assert (scores["accuracy_low"], scores["accuracy_high"]) == bootstrap(0.5, 4)
+    names = ["accuracy", "accuracy_low", "accuracy_high", "macro_f1", "micro_f1", "agreement"]
+    assert list(scores) == names
+    assert {type(value) for value in scores.values()} == {float}
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_sets_are_scored_as_scikit_learn_does(n_classes):
+    draw = np.random.default_rng(4)
+    logits, labels = draw.normal(size=(200, n_classes)), draw.random((200, n_classes)) < 0.3
+    scores = score(logits, labels.astype(np.float32))
+    said = logits > 0
+    assert scores["accuracy"] == pytest.approx(accuracy_score(labels, said))
+    for average in ("macro", "micro"):
+        assert scores[f"{average}_f1"] == pytest.approx(f1_score(labels, said, average=average))
+
+
+def test_the_scale_of_logits_of_sets_changes_nothing_but_a_shift_does():
+    draw = np.random.default_rng(5)
+    logits, labels = draw.normal(size=(80, 3)), draw.integers(2, size=(80, 3))
+    assert score(logits, labels) == score(7 * logits, labels)
+    assert score(logits, labels) != score(logits - 2, labels)
+
+
+def test_one_class_that_applies_or_not():
+    scores = score(signs([[1], [0], [0], [1]]), [[1], [0], [1], [1]])
+    assert scores["accuracy"] == 3 / 4
+    assert scores["macro_f1"] == scores["micro_f1"] == pytest.approx(4 / 5)
+
+
+def test_nothing_applies_and_nothing_is_said():
+    scores = score(signs(np.zeros((3, 2))), np.zeros((3, 2)))
+    assert scores["accuracy"] == scores["macro_f1"] == scores["micro_f1"] == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([[1, 0, 0]], r"\(2, 3\), labels \(1, 3\)"),
+        ([[1, 0], [1, 0]], r"labels \(2, 2\)"),
+        ([[1, 0, 0], [0, 2, 0]], "(?s)is 2, neither 0 nor 1.*text 1, class 1"),
+        ([[-100] * 3, [0, 0, 0]], "(?s)is -100, .*text 0, class 0"),
+    ],
+)
+def test_sets_that_cannot_be_scored(labels, words):
+    with pytest.raises(DataError, match=words):
+        score(signs(SAID[:2]), labels)
