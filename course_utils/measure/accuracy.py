@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import t
 from sklearn.metrics import f1_score
 
 from course_utils.errors import DataError
@@ -60,6 +61,29 @@ def bootstrap(share: float, n: int, *, seed: int = 0) -> tuple[float, float]:
     resampled = np.random.default_rng(seed).binomial(n, share, RESAMPLES) / n
     low, high = np.percentile(resampled, [2.5, 97.5])
     return float(low), float(high)
+
+
+def over_seeds_and_texts(values: np.ndarray) -> tuple[float, float]:
+    """The mean of `values`, (S, N) for S seeds on N texts, and half of its 95 % interval.
+
+    What other seeds and what other texts would change both count: the variance of the mean is that
+    of the seeds' means over S plus that of the texts' means over N, with degrees of freedom after
+    Satterthwaite 1946. For a comparison give differences, seed by seed and text by text: how hard a
+    text is then plays no part. One seed says nothing of seeds: then the texts alone count. Raises
+    `DataError` for fewer than two texts.
+    """
+    values = np.atleast_2d(np.asarray(values, float))
+    n_seeds, n_texts = values.shape
+    if n_texts < 2:
+        raise DataError("An interval needs two texts.", do="Give a row of values for each seed.")
+    of_texts = values.mean(0).var(ddof=1) / n_texts
+    of_seeds = values.mean(1).var(ddof=1) / n_seeds if n_seeds > 1 else 0.0
+    variance = of_texts + of_seeds
+    if not variance:
+        return float(values.mean()), 0.0
+    lost = of_texts**2 / (n_texts - 1) + of_seeds**2 / max(1, n_seeds - 1)
+    freedom = variance**2 / lost
+    return float(values.mean()), float(t.ppf(0.975, freedom) * np.sqrt(variance))
 
 
 def _answers(logits: np.ndarray, several: bool) -> np.ndarray:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, ttest_1samp
 from sklearn.metrics import accuracy_score, f1_score
 
 from course_utils.errors import DataError
-from course_utils.measure.accuracy import bootstrap, score
+from course_utils.measure.accuracy import bootstrap, over_seeds_and_texts, score
 
 
 def one_hot(classes, n_classes=3):
@@ -160,3 +160,35 @@ def test_nothing_applies_and_nothing_is_said():
 def test_sets_that_cannot_be_scored(labels, words):
     with pytest.raises(DataError, match=words):
         score(signs(SAID[:2]), labels)
+
+
+def test_the_interval_over_texts_alone_is_students():
+    values = np.random.default_rng(0).normal(size=(1, 40))
+    mean, half = over_seeds_and_texts(values)
+    expected = ttest_1samp(values[0], 0).confidence_interval(0.95)
+    np.testing.assert_allclose([mean - half, mean + half], expected)
+
+
+def test_the_interval_over_seeds_alone_is_students():
+    seeds = np.array([1.0, 2.0, 4.0])
+    mean, half = over_seeds_and_texts(np.repeat(seeds[:, None], 50, axis=1))
+    expected = ttest_1samp(seeds, 0).confidence_interval(0.95)
+    np.testing.assert_allclose([mean - half, mean + half], expected)
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    dice, held = np.random.default_rng(1), []
+    for _ in range(600):
+        seeds, texts = 0.7 * dice.normal(size=(3, 1)), 5 * dice.normal(size=(1, 100))
+        mean, half = over_seeds_and_texts(seeds + texts + dice.normal(size=(3, 100)))
+        held.append(abs(mean) <= half)
+    assert 0.93 <= np.mean(held) <= 1
+
+
+def test_no_difference_at_all_has_no_width():
+    assert over_seeds_and_texts(np.zeros((3, 5))) == (0, 0)
+
+
+def test_one_text_has_no_interval():
+    with pytest.raises(DataError, match="two texts"):
+        over_seeds_and_texts(np.ones((3, 1)))

@@ -16,18 +16,19 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from tiny import write_classifier
 
-from course_utils import candidates, evidence, pipeline, shrinking, shrinking_steps
-from course_utils.candidates import Cost, choose, depths_to_try, within
+from course_utils import pipeline, shrinking
 from course_utils.data.tasks import Task
 from course_utils.distill.lock import RunLock
 from course_utils.errors import CourseError, DataError, ModelError, OutputError
-from course_utils.evidence import Suspect, as_csv, suspects
 from course_utils.files import sha256
-from course_utils.finished_folder import put
 from course_utils.measure.report import validate
 from course_utils.models.classifier import TorchClassifier
 from course_utils.ship.runtime import OnnxClassifier
-from course_utils.shrinking import Shrinking, shrink
+from course_utils.shrinking import Shrinking, candidates, evidence, shrink
+from course_utils.shrinking import steps as shrinking_steps
+from course_utils.shrinking.candidates import Cost, choose, depths_to_try, within
+from course_utils.shrinking.evidence import Suspect, as_csv, suspects
+from course_utils.shrinking.folder import put
 
 CLASSES = ("numpy", "pandas", "torch")
 FILES = {

@@ -10,8 +10,8 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from course_utils.model_card import model_card
 from course_utils.ship.runtime import OnnxClassifier
+from course_utils.shrinking.card import model_card
 
 TEXT = "A text of yours."
 ROW = {

@@ -20,7 +20,18 @@ from transformers import (
 )
 
 from course_utils import machine, pipeline
-from course_utils.candidates import (
+from course_utils.data.encoding import encode
+from course_utils.data.sources import Found
+from course_utils.data.tasks import Task
+from course_utils.distill.cache import teacher_signals
+from course_utils.distill.recipes import student_recipe, teacher_recipe
+from course_utils.distill.trainer import train
+from course_utils.files import sha256, write_text
+from course_utils.models.classifier import TorchClassifier
+from course_utils.models.protocol import labels_of
+from course_utils.models.student import matched_layers
+from course_utils.ship.onnx import to_onnx
+from course_utils.shrinking.candidates import (
     Choice,
     Cost,
     choose,
@@ -29,18 +40,7 @@ from course_utils.candidates import (
     untrained,
     vocabulary,
 )
-from course_utils.data.encoding import encode
-from course_utils.data.sources import Found
-from course_utils.data.tasks import Task
-from course_utils.distill.cache import teacher_signals
-from course_utils.distill.recipes import student_recipe, teacher_recipe
-from course_utils.distill.trainer import train
-from course_utils.evidence import Suspect, is_right, measured, split_labels, suspects
-from course_utils.files import sha256, write_text
-from course_utils.models.classifier import TorchClassifier
-from course_utils.models.protocol import labels_of
-from course_utils.models.student import matched_layers
-from course_utils.ship.onnx import to_onnx
+from course_utils.shrinking.evidence import Suspect, is_right, measured, split_labels, suspects
 from course_utils.steps import Steps
 
 Step = tuple[Path, str]  # a step's folder and its key
@@ -180,7 +180,7 @@ class ShrinkingSteps:
                 )
                 for depth, seeds in students.items()
             }
-            _write_json(folder / "choice.json", asdict(choose(right, seed=self.seed)))
+            _write_json(folder / "choice.json", asdict(choose(right)))
 
         keys = [key for seeds in students.values() for _, key in seeds]
         folder, _ = self.steps.do("choice", work, students=keys)

@@ -22,7 +22,7 @@ from course_utils.compress.vocabulary import (
 )
 from course_utils.data.encoding import EncodedTexts
 from course_utils.errors import CourseError
-from course_utils.measure.accuracy import RESAMPLES
+from course_utils.measure.accuracy import over_seeds_and_texts
 from course_utils.measure.size import size_mb
 from course_utils.measure.speed import speed
 from course_utils.models.student import student_from_teacher
@@ -172,16 +172,16 @@ def within(
     )
 
 
-def choose(right: Mapping[int, np.ndarray], *, seed: int = 0) -> Choice:
+def choose(right: Mapping[int, np.ndarray]) -> Choice:
     """The smallest depth that cannot be told from the best, and its best seed.
 
     `right[depth]` is (seeds, N), which of the N dev texts each seed's student has right. Two depths
-    can be told apart when the 95 % interval of the difference of their accuracies, a paired
-    bootstrap over the texts (Efron 1979; Koehn 2004), lies above zero.
+    can be told apart when the 95 % interval of the difference of their accuracies, taken text by
+    text over the means of the seeds, lies above zero.
     """
     means = {depth: rows.mean(0) for depth, rows in right.items()}  # (N,): share of the seeds
     best = max(sorted(means), key=lambda depth: means[depth].mean())
-    behind = {depth: _difference(means[best] - means[depth], seed) for depth in means}
+    behind = {depth: _interval(means[best] - means[depth]) for depth in means}
     smallest = min(depth for depth, (low, _) in behind.items() if low <= 0)
     depths = [
         {"layers": depth, "accuracy": rows.mean(1).tolist(), "behind": list(behind[depth])}
@@ -190,9 +190,6 @@ def choose(right: Mapping[int, np.ndarray], *, seed: int = 0) -> Choice:
     return Choice(smallest, int(np.argmax(right[smallest].mean(1))), depths)
 
 
-def _difference(gains: np.ndarray, seed: int) -> tuple[float, float]:
-    """The 95 % interval of the mean of `gains`, (N,), over resamples of the N texts."""
-    dice, n = np.random.default_rng(seed), len(gains)
-    means = [gains[dice.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+def _interval(gains: np.ndarray) -> tuple[float, float]:
+    mean, half = over_seeds_and_texts(gains)
+    return mean - half, mean + half

@@ -23,19 +23,19 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as transformers_logging
 
 from course_utils import __version__, machine, pipeline
-from course_utils.candidates import depths_to_try, within
 from course_utils.data.encoding import MAX_LENGTH
 from course_utils.data.look import Look, look, refuse_unknown
 from course_utils.data.sources import Found, find_model
 from course_utils.data.tasks import Task, load_task
 from course_utils.distill.lock import RunLock
 from course_utils.errors import DataError, ModelError
-from course_utils.evidence import as_csv
-from course_utils.finished_folder import WORK, put, refuse_foreign
 from course_utils.measure import report
-from course_utils.model_card import model_card
 from course_utils.models.student import plan_student
-from course_utils.shrinking_steps import ShrinkingSteps
+from course_utils.shrinking.candidates import depths_to_try, within
+from course_utils.shrinking.card import model_card
+from course_utils.shrinking.evidence import as_csv
+from course_utils.shrinking.folder import WORK, put, refuse_foreign
+from course_utils.shrinking.steps import ShrinkingSteps
 from course_utils.steps import Steps
 
 MOST_SEEDS = 20
