@@ -50,7 +50,7 @@ from course_utils.steps import Steps
 
 PROBLEM = {False: "single_label_classification", True: "multi_label_classification"}
 BASE = {"smoke": None, "cpu": None, "gpu": "google-bert/bert-base-uncased"}
-MOST_VARIED = {"smoke": 64, "cpu": 100_000, "gpu": 100_000}
+MOST_VARIED = {"smoke": 64, "cpu": 250_000, "gpu": 250_000}
 TIMED_TEXTS = {"smoke": 32, "cpu": 192, "gpu": 192}
 SMOKE_TEXTS = 64
 

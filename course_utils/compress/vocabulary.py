@@ -23,7 +23,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from course_utils.errors import DataError, ModelError
 
 AT_LEAST = 8192
-MOST_CUT = 0.02  # of the tokens of new texts
+MOST_CUT = 0.025  # of the tokens of new texts
 
 # What a tokenizer remembers of where it was read from, or holds itself: not a setting of a new one.
 _NOT_SETTINGS = {"added_tokens_decoder", "vocab", "vocab_file", "tokenizer_file", "name_or_path"}
@@ -85,7 +85,7 @@ def tokens_to_keep_for_new_texts(
     texts: Sequence[Sequence[int]],
     new: Sequence[Sequence[int]],
 ) -> list[int]:
-    """As `tokens_to_keep`, and as many more that of `new` texts at most 2 % of the tokens are cut.
+    """As `tokens_to_keep`, and so many more that at most 2.5 % of the tokens of `new` are cut.
 
     A student does not know a word by its pieces as well as by its own token. Where `texts` are few,
     many a word of the next one is not among them: these are what the frequent ones are kept for.

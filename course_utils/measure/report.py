@@ -57,7 +57,7 @@ COLUMNS = (  # what it is, its unit, how it is written
     ("accuracy", "%, 95 % interval", "{accuracy:.1%} ({accuracy_low:.1%}–{accuracy_high:.1%})"),
     ("macro-F1", "%", "{macro_f1:.1%}"),
     ("same class as teacher", "%", "{agreement:.1%}"),
-    ("accuracy kept", "%", "{retention:.1%}"),
+    ("accuracy kept", "%", "{kept}"),
 )
 
 
@@ -65,17 +65,15 @@ def rows(measured: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows of `results.json`: what was measured, and its ratios to the first row, the teacher.
 
     Every mapping holds the keys of `MEASURED`; others, such as `threads`, are left out. Raises
-    `DataError` when one is missing, or the teacher is never right.
+    `DataError` when one is missing. `retention` is None where the teacher is never right, as one of
+    texts with many labels may be: then there is nothing to keep.
     """
     for row in measured:
         if missing := [key for key in MEASURED if key not in row]:
             raise DataError(
                 f"Not everything was measured: {', '.join(missing)}.", where=row.get("name")
             )
-    teacher = measured[0]
-    if not teacher["accuracy"]:
-        raise DataError("The teacher is never right: nothing can be compared to it.")
-    return [{key: row[key] for key in MEASURED} | _ratios(row, teacher) for row in measured]
+    return [{key: row[key] for key in MEASURED} | _ratios(row, measured[0]) for row in measured]
 
 
 def validate(results: Mapping[str, Any]) -> None:
@@ -93,7 +91,9 @@ def validate(results: Mapping[str, Any]) -> None:
     for row in results["rows"]:
         _validate_row(row)
         for key, value in _ratios(row, results["rows"][0]).items():
-            if not math.isclose(row[key], value, rel_tol=1e-6):
+            if row[key] != value and (
+                None in (row[key], value) or not math.isclose(row[key], value, rel_tol=1e-6)
+            ):
                 raise _broken(f"is {row[key]}, not {value}, its ratio to the first row", key, row)
     names = [row["name"] for row in results["rows"]]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -132,9 +132,14 @@ def headers() -> list[str]:
 
 def cells(row: Row) -> list[str]:
     """One row as text, rounded, in the order of `headers`."""
-    row = {**row, "params_m": row["params"] / 1e6}
+    row = {**row, "params_m": row["params"] / 1e6, "kept": kept(row)}
     numbers = (form.format_map(row).replace("%", "") for *_, form in COLUMNS[1:])
     return [row["name"], *numbers]
+
+
+def kept(row: Row) -> str:
+    """The share of the teacher's accuracy as text; a dash where the teacher has none."""
+    return "–" if row["retention"] is None else f"{row['retention']:.1%}"
 
 
 def turned(rows: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -212,12 +217,12 @@ def pareto(rows: Sequence[Row], *, title: str | None = None) -> Figure:
     return fig
 
 
-def _ratios(row: Row, teacher: Row) -> dict[str, float]:
+def _ratios(row: Row, teacher: Row) -> dict[str, float | None]:
     return {
         "size_ratio": teacher["size_mb"] / row["size_mb"],
         "speedup_batch1": teacher["latency_ms_p50"] / row["latency_ms_p50"],
         "speedup_batch32": row["throughput_32"] / teacher["throughput_32"],
-        "retention": row["accuracy"] / teacher["accuracy"],
+        "retention": row["accuracy"] / teacher["accuracy"] if teacher["accuracy"] else None,
     }
 
 
@@ -227,6 +232,8 @@ def _validate_row(row: Row) -> None:
     if not isinstance(row["name"], str) or not row["name"]:
         raise _broken("is not a name", "name", row)
     for key in (*MEASURED[1:], *RATIOS):
+        if key == "retention" and row[key] is None:
+            continue
         number = isinstance(row[key], int | float) and not isinstance(row[key], bool)
         if not number or not math.isfinite(row[key]):
             raise _broken(f"is {row[key]!r}, not a finite number", key, row)

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from course_utils.measure.report import kept
+
 TRY_TRANSFORMERS = """\
 from transformers import pipeline
 
@@ -47,7 +49,7 @@ MEASURES = (
     ),
     ("macro-F1", "{macro_f1:.1%}"),
     ("same answer as the teacher", "{agreement:.1%}"),
-    ("accuracy kept", "{retention:.1%}"),
+    ("accuracy kept", "{kept}"),
     ("size, MB", "{size_mb:.1f}"),
     ("times smaller", "{size_ratio:.1f}"),
     ("time for one text (p50), ms", "{latency_ms_p50:.2f}"),
@@ -63,6 +65,7 @@ def model_card(results: Mapping[str, Any]) -> str:
     Whatever comes from the data, such as the names of classes, stands in it as plain text.
     """
     task, facts = results["task"], results["extra"]
+    rows = [{**row, "kept": kept(row)} for row in results["rows"]]
     parts = (
         _front(task, facts),
         f"# {_plain(task['name'])}: a small text classifier\n",
@@ -73,8 +76,8 @@ def model_card(results: Mapping[str, Any]) -> str:
         "trained on or chosen by. Times are those of one run on one machine; `report.html` names "
         "it.\n",
         _table(
-            ["", *(row["name"] for row in results["rows"])],
-            ([name, *(form.format_map(row) for row in results["rows"])] for name, form in MEASURES),
+            ["", *(row["name"] for row in rows)],
+            ([name, *(form.format_map(row) for row in rows)] for name, form in MEASURES),
         ),
         _seeds(facts),
         "### By class\n\nThe student in int8.\n",

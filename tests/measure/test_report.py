@@ -86,9 +86,14 @@ def test_rows_say_what_was_not_measured():
         rows([measured(), row])
 
 
-def test_a_teacher_that_is_never_right():
-    with pytest.raises(DataError, match="never right"):
-        rows([measured(accuracy=0.0, accuracy_low=0.0)])
+def test_a_teacher_that_is_never_right_leaves_nothing_to_keep(results, tmp_path):
+    nothing = {"accuracy": 0.0, "accuracy_low": 0.0, "macro_f1": 0.1}
+    never = rows([measured(**nothing), measured("student")])
+    assert [row["retention"] for row in never] == [None, None]
+    report.write_report(tmp_path, **{**results, "rows": never})
+    assert report.cells(never[1])[-1] == "–"
+    with pytest.raises(DataError, match="retention is None, not"):
+        validate({**results, "rows": [{**row, "retention": None} for row in results["rows"]]})
 
 
 @pytest.mark.parametrize(
