@@ -470,7 +470,7 @@ claim("answers for unlabelled texts: closer to the teacher than by labels", smal
 #   has not learned by heart. Compare the last student with the hard one: it is closer to the teacher. That need not
 #   make it right more often. A student that copies well also copies mistakes.
 #
-# Three seeds and a few hundred test texts see differences of some points, not of half a point. Whoever
+# Three seeds and a thousand test texts see differences of some points, not of half a point. Whoever
 # reports half a point from one seed reports the seed.
 #
 # ## Few labels, many labels
