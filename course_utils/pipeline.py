@@ -50,9 +50,8 @@ from course_utils.steps import Steps
 
 PROBLEM = {False: "single_label_classification", True: "multi_label_classification"}
 BASE = {"smoke": None, "cpu": None, "gpu": "google-bert/bert-base-uncased"}
-MOST_VARIED = {"smoke": 64, "cpu": 250_000, "gpu": 250_000}
 TIMED_TEXTS = {"smoke": 32, "cpu": 192, "gpu": 192}
-SMOKE_TEXTS = 64
+SMOKE_TEXTS = SMOKE_VARIED = 64
 
 
 def first_texts(task: Task, n: int) -> Task:
@@ -242,9 +241,10 @@ def transfer_set(
 
     These are the task's own or, if it has none, variations of its training texts.
     """
+    n = n_varied(labelled)
     more = encode(tokenizer, task.unlabelled).input_ids or varied(
         labelled.input_ids,
-        min(MOST_VARIED[machine.profile()], n_varied(labelled)),
+        min(SMOKE_VARIED, n) if machine.profile() == "smoke" else n,
         mask_id=tokenizer.mask_token_id,
         max_length=MAX_LENGTH,
         seed=seed,

@@ -172,7 +172,7 @@ def test_texts_with_several_labels_have_rows_of_them_and_varied_ones_none(
     tiny_tokenizer, monkeypatch
 ):
     monkeypatch.setenv("COURSE_PROFILE", "smoke")
-    monkeypatch.setitem(pipeline.MOST_VARIED, "smoke", 1)
+    monkeypatch.setattr(pipeline, "SMOKE_VARIED", 1)
     rows = Dataset.from_dict({"text": ["Plot the line.", "the"], "label": [[0, 1], []]})
     task = Task("a", ("x", "y"), rows, rows, rows, multi_label=True)
     labels = transfer_set(tiny_tokenizer, task).columns["labels"]
@@ -181,5 +181,5 @@ def test_texts_with_several_labels_have_rows_of_them_and_varied_ones_none(
 
 def test_variations_have_a_limit(tiny_tokenizer, monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "smoke")
-    monkeypatch.setitem(pipeline.MOST_VARIED, "smoke", 3)
+    monkeypatch.setattr(pipeline, "SMOKE_VARIED", 3)
     assert len(transfer_set(tiny_tokenizer, a_task())) == 2 + 3

@@ -16,10 +16,11 @@ TEACHER_READINGS = 400  # times the square root of the number of texts
 TEACHER_TOKENS = 1_000_000  # read in all, where texts are few; 250 for each where they are many
 STUDENT_TOKENS = 800_000  # of different text; 170 for each text
 VARIED_PER_TEXT = 20
+MOST_NEW_TOKENS = 4_300_000  # what a set of 67,000 phrases still gained from
 
 
 def teacher_recipe(texts: EncodedTexts, *, seed: int = 0) -> Recipe:
-    """Fine-tuning on labelled texts, in two to ten epochs: the fewer texts, the oftener read.
+    """Fine-tuning on labelled texts, in one to ten epochs: the fewer texts, the oftener read.
 
     The head is new, and learns ten times as fast as the layers, which know much already: without
     that, the few texts of each of many classes are not enough. The words stay as they are.
@@ -28,7 +29,7 @@ def teacher_recipe(texts: EncodedTexts, *, seed: int = 0) -> Recipe:
     tokens = max(TEACHER_TOKENS, 250 * len(texts))
     epochs = min(readings / len(texts), tokens / n_tokens(texts))
     return Recipe(
-        epochs=min(10, max(2, round(epochs))),
+        epochs=min(10, max(1, round(epochs))),
         learning_rate=1e-4,
         head_factor=10.0,
         freeze_words=True,
@@ -59,10 +60,11 @@ def student_recipe(texts: EncodedTexts, *, seed: int = 0) -> Recipe:
 def n_varied(texts: EncodedTexts) -> int:
     """How many new texts to make of these for a student (see `data.augment.varied`).
 
-    At most twenty for each, and so many that reading all once is what a student needs. A new text
-    is half as long again, since half of them are two in one.
+    At most twenty for each, and so many that reading all once is what a student needs; a set that
+    is large has enough of its own. A new text is half as long again, since half of them are two in
+    one.
     """
-    tokens = max(STUDENT_TOKENS, 170 * len(texts)) - n_tokens(texts)
+    tokens = min(max(STUDENT_TOKENS, 170 * len(texts)) - n_tokens(texts), MOST_NEW_TOKENS)
     per_text = 1.5 * n_tokens(texts) / len(texts)
     return max(0, min(VARIED_PER_TEXT * len(texts), round(tokens / per_text)))
 

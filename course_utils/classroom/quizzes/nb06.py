@@ -40,15 +40,15 @@ QUESTIONS = (
                 "*because* its number is high, luck included.",
             ),
             Choice(
+                "More, because the best setting has been found.",
+                "Among settings that differ by less than the noise, the best on 100 texts is the "
+                "luckiest there.",
+            ),
+            Choice(
                 "Less, most likely.",
                 "It may well be a good one, but its luck on these 100 texts does not come along. "
                 "Choose on dev; look at test once.",
                 right=True,
-            ),
-            Choice(
-                "More, because the best setting has been found.",
-                "Among settings that differ by less than the noise, the best on 100 texts is the "
-                "luckiest there.",
             ),
         ),
     ),
