@@ -38,7 +38,7 @@ def test_distill_measures_every_way_and_writes_the_rows_it_prints(tmp_path, monk
     monkeypatch.delenv("COURSE_MIRROR", raising=False)
     rows = bench.bench("distill", json_file=tmp_path / "new" / "bench.json")
     names = ["a plain Trainer"] + ["TextBrewer"] * bool(importlib.util.find_spec("textbrewer"))
-    work = "distill reviews into 3 layers, 3 epochs of 64, against"
+    work = "distill pydocs into 3 layers, 3 epochs of 64, against"
     assert [row["work"] for row in rows] == [f"{work} {name}" for name in names]
     for row in rows:
         assert list(row) == KEYS
