@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +53,8 @@ def read_table(
         mark = _mark(separator)
     elif (mark := find_separator(text, wanted, usual=usual)) != usual:
         say(f"{file.name}: {mark!r} stands between the columns: --separator to choose another.")
-    rows = _rows(text, mark, file)
+    quoted = mark != "\t" or has_quoting(text)
+    rows = even_rows(_lines(text), mark, file, quoted=quoted)
     return Table([name.strip() for name in next(rows, [])], rows, used, mark)
 
 
@@ -127,21 +128,24 @@ def _mark(separator: str) -> str:
 
 def _header(content: str, mark: str) -> list[str]:
     try:
-        fields = next(filter(None, _Parsed(content, mark, quoted=True)), [])
+        fields = next(filter(None, _Parsed(_lines(content), mark, quoted=True)), [])
     except csv.Error:
-        fields = next(filter(None, _Parsed(content, mark, quoted=False)), [])
+        fields = next(filter(None, _Parsed(_lines(content), mark, quoted=False)), [])
     return [name.strip() for name in fields]
 
 
-def _rows(content: str, mark: str, file: Path) -> Iterator[list[str]]:
-    """The header and every row; raises `DataError` with the line for one of another length."""
-    quoted = mark != "\t" or has_quoting(content)
+def even_rows(lines: Iterable[str], mark: str, file: Path, *, quoted: bool) -> Iterator[list[str]]:
+    """The header and every row, without blank lines, read as they are asked for.
+
+    `lines` keep their line ends, and `file` is where they are from. Raises `DataError` with the
+    line for a row that cannot be parsed or is longer or shorter than the header.
+    """
     if quoted:
         do = f'Put a text with {mark!r} or a line break in double quotes; write a " inside as "".'
     else:
         do = "Write no tab inside a text."
     n_fields, line = 0, 1
-    parsed = _Parsed(content, mark, quoted=quoted)
+    parsed = _Parsed(lines, mark, quoted=quoted)
     try:
         for fields in parsed:
             n_fields = n_fields or len(fields)
@@ -156,6 +160,11 @@ def _rows(content: str, mark: str, file: Path) -> Iterator[list[str]]:
         ) from None
 
 
+def _lines(content: str) -> Iterable[str]:
+    """The lines with their ends as they are, for the csv module."""
+    return io.StringIO(content, newline="")
+
+
 class _Parsed:
     """An iterator over the fields of each row, of any length; `line_num` as in `csv.reader`.
 
@@ -163,16 +172,15 @@ class _Parsed:
     while a row is read, and put back.
     """
 
-    def __init__(self, content: str, mark: str, *, quoted: bool):
+    def __init__(self, lines: Iterable[str], mark: str, *, quoted: bool):
         style = {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
-        self.reader = csv.reader(io.StringIO(content, newline=""), delimiter=mark, **style)
-        self.longest = min(max(len(content), 1), 2**31 - 1)
+        self.reader = csv.reader(lines, delimiter=mark, **style)
 
     def __iter__(self) -> _Parsed:
         return self
 
     def __next__(self) -> list[str]:
-        before = csv.field_size_limit(self.longest)
+        before = csv.field_size_limit(2**31 - 1)
         try:
             return next(self.reader)
         finally:
@@ -192,7 +200,7 @@ def has_quoting(content: str) -> bool:
     """
     if '"' not in content:
         return False
-    plain = list(filter(None, _Parsed(content, "\t", quoted=False)))
+    plain = list(filter(None, _Parsed(_lines(content), "\t", quoted=False)))
     if any(len(fields) != len(plain[0]) for fields in plain):
         return _is_whole(content)
     cells = [cell for fields in plain for cell in fields if cell.startswith('"')]
@@ -206,7 +214,7 @@ def has_quoting(content: str) -> bool:
 def _is_whole(content: str) -> bool:
     """Whether, with quoting, all rows are as long as the header."""
     try:
-        rows = list(filter(None, _Parsed(content, "\t", quoted=True)))
+        rows = list(filter(None, _Parsed(_lines(content), "\t", quoted=True)))
     except csv.Error:
         return False
     return all(len(fields) == len(rows[0]) for fields in rows)

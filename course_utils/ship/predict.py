@@ -76,8 +76,8 @@ def predict_file(
     `OutputError` when `out` cannot be written or is the table itself; nothing is written then.
     """
     file, out = Path(file), Path(out).resolve()
-    _check_out(file, out)
     table = open_table(file, column, say=say)
+    _check_out(file, out)
     if table.new[0] != "prediction":
         say(f"{file.name} has such columns already: the new ones are {' and '.join(table.new)}.")
     started, cut_before, empty = time.perf_counter(), classifier.n_cut, 0

@@ -88,25 +88,8 @@ class Separated:
         return open(self.file, encoding=self.encoding, newline="")
 
     def _rows(self) -> Iterator[list[str]]:
-        style = {"strict": True} if self.quoted else {"quoting": csv.QUOTE_NONE}
-        n_fields, line = 0, 1
-        with self._open() as stream, _fields_of_any_length():
-            rows = csv.reader(stream, delimiter=self.separator, **style)
-            try:
-                for fields in rows:
-                    n_fields = n_fields or len(fields)
-                    if fields:
-                        if len(fields) != n_fields:
-                            raise csv.Error(f"{len(fields)} fields under a header of {n_fields}")
-                        yield fields
-                    line = rows.line_num + 1
-            except csv.Error as error:
-                raise DataError(
-                    f"A row cannot be read: {error}.",
-                    where=f"{self.file}, line {line}",
-                    do=f"Put a text with {self.separator!r} or a line break in double quotes; "
-                    'write a " inside as "".',
-                ) from None
+        with self._open() as stream:
+            yield from text_files.even_rows(stream, self.separator, self.file, quoted=self.quoted)
 
 
 class JsonLines:
@@ -174,7 +157,8 @@ def open_table(
     unusual about the file is said. Raises `DataError` with the line of what is wrong.
     """
     if not file.is_file():
-        raise DataError("There is no such file.", where=file, do="Check the path.")
+        what = "This is a folder." if file.is_dir() else "There is no such file."
+        raise DataError(what, where=file, do="Check the path.")
     if file.suffix.lower() not in READERS:
         raise DataError(
             f"A file that ends in {file.suffix!r} is not read here.",
@@ -262,16 +246,6 @@ def new_file(path: Path, *, encoding: str) -> Iterator[TextIO]:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-
-
-@contextlib.contextmanager
-def _fields_of_any_length() -> Iterator[None]:
-    """The csv module's limit on the length of a field, one for the whole process, lifted."""
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def _is_whole(text: str) -> bool:

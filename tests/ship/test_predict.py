@@ -460,6 +460,8 @@ def test_probabilities_of_large_logits():
         ({"text": "a", "file": "a.csv", "out": "b.csv"}, "one of the two"),
         ({"text": " ", "file": None, "out": None}, "no word in this text"),
         ({"text": None, "file": "missing.csv", "out": "b.csv"}, "no such file"),
+        ({"text": None, "file": "missing", "out": "b.csv"}, "no such file"),
+        ({"text": None, "file": ".", "out": "b.csv"}, "This is a folder"),
     ],
 )
 def test_words_that_do_not_go_together(folder, tmp_path, monkeypatch, words, said):
