@@ -170,10 +170,10 @@ check.clean_train(clean_train_answer)
 # %% [markdown]
 # ## A teacher that knows no more than we do
 #
-# Who teaches? We could take the teacher of notebook 00, which has read 2 400 labels. If it taught a
-# student of 480, the student would get the other 1 920 as a present, and we should call that
-# distillation. There are cases like this: somebody else's model, an API. But if the labels are yours, the
-# teacher has the same ones. So we fine-tune a new one, on the same 480 texts and no others.
+# Who teaches? We could take the teacher of notebook 00, which has read several times as many labels as
+# we have now. If it taught our students, they would get the other labels as a present, and we should
+# call that distillation. There are cases like this: somebody else's model, an API. But if the labels are
+# yours, the teacher has the same ones. So we fine-tune a new one, on our labelled texts and no others.
 
 
 # %%
