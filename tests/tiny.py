@@ -14,6 +14,192 @@ TEXTS = [
     "unseen quixotic words?",
     "the",
 ]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+# What a WordPiece trainer learns from TEXTS, the most useful pieces first. It is written down because
+# the trainer orders equal pieces by chance: the same model would be another in every process.
+PIECES = [
+    ",",
+    ".",
+    "?",
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "f",
+    "g",
+    "h",
+    "i",
+    "l",
+    "m",
+    "n",
+    "o",
+    "p",
+    "q",
+    "r",
+    "s",
+    "t",
+    "u",
+    "v",
+    "w",
+    "x",
+    "y",
+    "##u",
+    "##m",
+    "##e",
+    "##v",
+    "##i",
+    "##c",
+    "##o",
+    "##s",
+    "##a",
+    "##l",
+    "##t",
+    "##f",
+    "##n",
+    "##r",
+    "##y",
+    "##p",
+    "##w",
+    "##d",
+    "##x",
+    "##b",
+    "##g",
+    "##h",
+    "th",
+    "the",
+    "##or",
+    "##ve",
+    "of",
+    "##en",
+    "##ic",
+    "##ot",
+    "##at",
+    "##ts",
+    "##ver",
+    "ever",
+    "fi",
+    "in",
+    "##mp",
+    "##ed",
+    "##een",
+    "##in",
+    "##ix",
+    "##ss",
+    "##st",
+    "##ns",
+    "##ra",
+    "##ds",
+    "every",
+    "an",
+    "ar",
+    "by",
+    "co",
+    "cl",
+    "de",
+    "dat",
+    "est",
+    "for",
+    "fra",
+    "ho",
+    "ha",
+    "it",
+    "its",
+    "la",
+    "lin",
+    "mi",
+    "mo",
+    "mat",
+    "ne",
+    "not",
+    "pl",
+    "pr",
+    "qu",
+    "re",
+    "ro",
+    "su",
+    "sa",
+    "sor",
+    "seen",
+    "to",
+    "ten",
+    "uns",
+    "va",
+    "wi",
+    "wor",
+    "##ue",
+    "##ut",
+    "##ur",
+    "##me",
+    "##mat",
+    "##el",
+    "##ex",
+    "##vic",
+    "##imat",
+    "##se",
+    "##sor",
+    "##ass",
+    "##le",
+    "##lds",
+    "##lue",
+    "##th",
+    "##ted",
+    "##tur",
+    "##rix",
+    "##rst",
+    "##dex",
+    "##bel",
+    "##ves",
+    "##icts",
+    "##otic",
+    "##verse",
+    "fits",
+    "first",
+    "index",
+    "inverse",
+    "##mput",
+    "##mple",
+    "##edicts",
+    "##ing",
+    "##ixotic",
+    "##ssing",
+    "##ray",
+    "and",
+    "array",
+    "comput",
+    "class",
+    "devic",
+    "data",
+    "estimat",
+    "frame",
+    "holds",
+    "has",
+    "label",
+    "line",
+    "missing",
+    "moves",
+    "matrix",
+    "new",
+    "plot",
+    "predicts",
+    "quixotic",
+    "retur",
+    "row",
+    "sum",
+    "sample",
+    "sorted",
+    "tensor",
+    "unseen",
+    "value",
+    "with",
+    "words",
+    "compute",
+    "device",
+    "estimator",
+    "labels",
+    "returns",
+    "values",
+]
 
 
 def write_classifier(folder: Path, **changes) -> Path:
@@ -46,24 +232,35 @@ def write_classifier(folder: Path, **changes) -> Path:
     return folder
 
 
+def made(kind, config, seed=0):
+    """A model of this class in eval mode with random weights, biases and norms, too."""
+    import torch
+
+    torch.manual_seed(seed)
+    model = kind(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    return model
+
+
 def write_tokenizer(folder: Path, vocab_size: int) -> None:
-    """Nothing; a BERT tokenizer of at most `vocab_size` pieces, learned from `TEXTS`, is saved."""
+    """Nothing; a BERT tokenizer of at most `vocab_size` pieces, with pieces of `TEXTS`, is saved."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from tokenizers.trainers import WordPieceTrainer
     from transformers import PreTrainedTokenizerFast
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    vocabulary = [*SPECIAL, *PIECES][:vocab_size]
+    tokenizer = Tokenizer(
+        models.WordPiece({piece: k for k, piece in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(
-        TEXTS, WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
-    )
+    tokenizer.add_special_tokens(SPECIAL)
     tokenizer.post_processor = processors.BertProcessing(
-        ("[SEP]", special.index("[SEP]")), ("[CLS]", special.index("[CLS]"))
+        ("[SEP]", SPECIAL.index("[SEP]")), ("[CLS]", SPECIAL.index("[CLS]"))
     )
     tokenizer.decoder = decoders.WordPiece()
-    names = {f"{token.strip('[]').lower()}_token": token for token in special}
+    names = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL}
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=64, **names
     ).save_pretrained(folder)

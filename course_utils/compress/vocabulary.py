@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from course_utils.errors import DataError, ModelError
+from course_utils.models.rebuild import need_fit, weight_shapes, with_weights
 
 AT_LEAST = 8192
 MOST_CUT = 0.025  # of the tokens of new texts
@@ -110,7 +111,8 @@ def trim_vocabulary(
     a logit per kept token. Any other word is split into the longest tokens that are left. The given
     model and tokenizer stay as they were. Raises `ModelError` for a tokenizer that is not WordPiece
     or not the model's, and when `keep` names a token twice, one that does not exist, or not all
-    special ones.
+    special ones; and for a model whose weights do not fit its configuration, as those of one that
+    was pruned by hand or quantized.
     """
     _need_wordpiece(tokenizer)
     n_rows = model.config.vocab_size
@@ -136,7 +138,8 @@ def cut_positions(model: PreTrainedModel, positions: int) -> PreTrainedModel:
     """A new model that reads at most `positions` tokens, with the first position embeddings.
 
     On texts that short it computes what a copy of the old one does. Set the tokenizer's
-    `model_max_length`, too. Raises `ModelError` for less than 1 and for more than the model has.
+    `model_max_length`, too. Raises `ModelError` for less than 1 and for more than the model has,
+    and for weights that do not fit its configuration.
     """
     was = getattr(model.config, "max_position_embeddings", 0)
     if not 1 <= positions <= was:
@@ -150,15 +153,13 @@ def cut_positions(model: PreTrainedModel, positions: int) -> PreTrainedModel:
 
 def _with_rows(model: PreTrainedModel, config: PreTrainedConfig, rows: Tensor) -> PreTrainedModel:
     """A new model: these rows of what is smaller under `config`, and copies of all else."""
-    with torch.device("meta"):
-        shapes = {name: t.shape for name, t in type(model)(config).state_dict().items()}
+    need_fit(model)
+    shapes = weight_shapes(type(model), config)
     weights = {
-        name: tensor[rows.to(tensor.device)] if tensor.shape != shapes[name] else tensor.clone()
+        name: tensor[rows.to(tensor.device)] if tensor.shape != shapes[name] else tensor
         for name, tensor in model.state_dict().items()
     }
-    # With a state and no path nothing is read from a disk, and nothing is drawn at random.
-    new = type(model).from_pretrained(None, config=config, state_dict=weights, dtype=model.dtype)
-    return new.to(model.device).train(model.training)
+    return with_weights(type(model), config, weights, like=model)
 
 
 def _with_tokens(old: PreTrainedTokenizerBase, rows: Tensor) -> PreTrainedTokenizerBase:

@@ -18,11 +18,18 @@ import subprocess
 import sys
 import sysconfig
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
-from datasets import Dataset, load_from_disk
+from datasets import (
+    Dataset,
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    load_from_disk,
+)
 from tqdm.auto import tqdm
 
 from course_utils.data import docstrings
@@ -104,13 +111,30 @@ def corpus(*, progress: bool = True) -> Dataset:
     stays where it is when its neighbours change. A text that stands in two packages is left out:
     its origin is no answer to a question about origin.
     """
-    folder = cache_dir() / "pydocs" / _key()
+    folder = corpus_folder()
     if folder.exists():
         with contextlib.suppress(OSError, ValueError, KeyError):  # damaged: it is built again
             return load_from_disk(str(folder))
-    with new_folder(folder) as work:
+    with new_folder(folder) as work, _no_bars():
         _build(progress).save_to_disk(work)
     return load_from_disk(str(folder))
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Nothing; in the block `datasets` draws none: ours shows the work, and they stay on a page."""
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            enable_progress_bars()
+
+
+def corpus_folder() -> Path:
+    """Where the corpus of the versions installed here is kept, whether it is built or not."""
+    return cache_dir() / "pydocs" / _key()
 
 
 def _key() -> str:
@@ -121,11 +145,14 @@ def _key() -> str:
 
 
 def versions() -> dict[str, str]:
-    """The version of every package that is read and is installed here."""
+    """The version of every package that is read and is installed here.
+
+    Without the local part, such as torch's +cpu: builds of one version have the same texts.
+    """
     found = {"stdlib": platform.python_version()}
     for package in (*LABELS, *OTHERS):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
+            found[package] = metadata.version(package).partition("+")[0]
     return found
 
 

@@ -20,7 +20,8 @@ th, td { border-bottom: 1px solid var(--line); padding: .4rem .6rem; text-align:
   vertical-align: top; }
 th { font-size: .85rem; }
 th:first-child, .facts td { text-align: left; }
-.results :is(th, td):nth-child(2) { background: var(--first); }
+.columns :is(th, td):nth-child(2), .lines tbody tr:first-child { background: var(--first); }
+.lines th:first-child { min-width: 14rem; }
 .results td { white-space: nowrap; }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: .4rem; }
 figure { margin: 1rem 0; }
@@ -42,8 +43,11 @@ READING = (
 )
 
 
-def page(results: Mapping[str, Any], lines: Sequence[Sequence[str]], image: bytes) -> str:
-    """The whole page: the table (the first of its lines are names), the figure (PNG), the facts."""
+def page(results: Mapping[str, Any], lines: Sequence[Sequence[str]], way: str, image: bytes) -> str:
+    """The whole page: the table (the first of its lines are names), the figure (PNG), the facts.
+
+    `way` says what a model has in the table, one of its "columns" or of its "lines".
+    """
     title = f"Results: {results['task'].get('name', 'how small, how fast, how good')}"
     facts = [("Task", results["task"]), ("Machine", results["machine"])]
     if "extra" in results:
@@ -59,12 +63,13 @@ def page(results: Mapping[str, Any], lines: Sequence[Sequence[str]], image: byte
 </head>
 <body>
 <h1>{escape(title)}</h1>
-<div class="wide" tabindex="0" role="region" aria-label="Results">{_table(lines)}</div>
+<div class="wide" tabindex="0" role="region" aria-label="Results">{_table(lines, way)}</div>
 <h2>Size and accuracy</h2>
 <figure>
 <img src="data:image/png;base64,{base64.b64encode(image).decode()}" alt="{_alt(results["rows"])}">
 <figcaption>Up and to the left is better. Bars are 95 % intervals.</figcaption>
 </figure>
+{_differences(results.get("differences", ()))}
 <h2>How to read this</h2>
 <ul>
 {reading}</ul>
@@ -74,7 +79,7 @@ def page(results: Mapping[str, Any], lines: Sequence[Sequence[str]], image: byte
 """
 
 
-def _table(lines: Sequence[Sequence[str]]) -> str:
+def _table(lines: Sequence[Sequence[str]], way: str) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in lines[0])
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th>'
@@ -82,7 +87,20 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
         + "</tr>\n"
         for name, *line in lines[1:]
     )
-    return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
+    head = f"<thead><tr>{head}</tr></thead>"
+    return f'<table class="results {way}">{head}<tbody>\n{body}</tbody></table>'
+
+
+def _differences(differences: Sequence[Mapping[str, Any]]) -> str:
+    """A table of who is right more often than whom, if there is one."""
+    if not differences:
+        return ""
+    lines = [("model", "against", "points, 95 % interval")]
+    lines += [
+        (each["name"], each["than"], f"{each['points']:+.1f} ± {each['half_width']:.1f}")
+        for each in differences
+    ]
+    return f"<h2>Differences on the same texts</h2>\n{_table(lines, 'lines')}"
 
 
 def _facts(values: Mapping[str, Any]) -> str:

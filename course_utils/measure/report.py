@@ -37,6 +37,7 @@ MEASURED = (
     "agreement",
 )
 RATIOS = ("size_ratio", "speedup_batch1", "speedup_batch32", "retention")
+MOST_COLUMNS = 7  # models beside each other; more are set one below another
 SHARES = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "agreement")
 
 # Okabe & Ito, "Color Universal Design" (2008); a marker each, for print in grey.
@@ -106,22 +107,28 @@ def write_report(
     task: Mapping[str, Any],
     rows: Sequence[Row],
     extra: Mapping[str, Any] | None = None,
+    *,
+    differences: Sequence[Row] = (),
 ) -> dict[str, Any]:
     """What results.json holds; written to `out` with results.md, pareto.png and report.html.
 
-    `machine`, `task` and `extra` (settings worth keeping) are facts by name. Raises `DataError`
-    before anything is written when the contract is broken, `OutputError` when it cannot be written.
+    `machine`, `task` and `extra` (settings worth keeping) are facts by name. A difference says by
+    how many `points` the model `name` is right more often than the model `than`, with the
+    `half_width` of the 95 % interval. Raises `DataError` before anything is written when the
+    contract is broken, `OutputError` when it cannot be written.
     """
     results = {"machine": dict(machine), "task": dict(task), "rows": [dict(row) for row in rows]}
     if extra:
         results["extra"] = dict(extra)
+    if differences:
+        results["differences"] = [dict(each) for each in differences]
     validate(results)
     out = check_writable(out)
     image = _png(pareto(rows))
     write_text(out / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     write_text(out / "results.md", as_markdown(rows))
     write_bytes(out / "pareto.png", image)
-    write_text(out / "report.html", page(results, turned(rows), image))
+    write_text(out / "report.html", page(results, *_lines(rows), image))
     return results
 
 
@@ -145,6 +152,13 @@ def kept(row: Row) -> str:
 def turned(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """The table as lines of text with a column for every model: it stays narrow."""
     return list(zip(headers(), *map(cells, rows), strict=True))
+
+
+def _lines(rows: Sequence[Row]) -> tuple[list[Sequence[str]], str]:
+    """The table for a page and its way: a column for each model, or a line where they are many."""
+    if len(rows) <= MOST_COLUMNS:
+        return turned(rows), "columns"
+    return [headers(), *map(cells, rows)], "lines"
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
@@ -190,7 +204,7 @@ def pareto(rows: Sequence[Row], *, title: str | None = None) -> Figure:
             row["size_mb"],
             row["accuracy"],
             yerr=[[below], [above]],
-            fmt=MARKERS[k % len(MARKERS)],
+            fmt=MARKERS[(k + k // len(COLOURS)) % len(MARKERS)],  # another one for the same colour
             color=COLOURS[k % len(COLOURS)],
             markersize=8,
             capsize=4,

@@ -7,7 +7,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,11 +37,13 @@ def parameters(model: nn.Module | str | Path) -> int:
     return _in_onnx(file) if file.suffix == ".onnx" else _in_safetensors(file)
 
 
-def peak_memory_mb(kind: type[Classifier], folder: str | Path, texts: Sequence[str]) -> float:
+def peak_memory_mb(
+    kind: Callable[[str], Classifier], folder: str | Path, texts: Sequence[str]
+) -> float:
     """10^6 bytes a new process holds at its peak: it loads `kind(folder)` and predicts, batch 32.
 
-    Python itself and the libraries that the classifier imports are part of it. Raises `ModelError`
-    with the last words of the process when it fails.
+    `kind` is a class or a function of a module. Python itself and the libraries that the classifier
+    imports are part of it. Raises `ModelError` with the last words of the process when it fails.
     """
     done = subprocess.run(
         [sys.executable, "-m", __name__, kind.__module__, kind.__name__, str(folder)],

@@ -53,7 +53,9 @@ _NAMES = {
     "feed-forward": r"intermediate|ffn|mlp|layer\.\d+\.output",
 }
 # Families whose attention is softmax(Q Kᵀ / √d) V and nothing more, and whose positions are BERT's.
-_LIKE_BERT = ("albert", "bert", "distilbert", "electra")
+_LIKE_BERT = ("albert", "bert", "compact_bert", "distilbert", "electra")
+# Where embeddings are factorised, the second factor is a matrix product.
+_ARITHMETIC_OF = {"word embeddings": "embeddings", "attention": "attention projections"}
 
 
 def well_known() -> dict[str, PreTrainedConfig]:
@@ -109,11 +111,12 @@ def flops(config: PreTrainedConfig, length: int, *, kind: type = AutoModel) -> d
     """How many floating-point operations one text of `length` tokens takes, by part.
 
     The convention: a multiplication and the addition after it are 2 operations, and matrix products
-    are all that counts, as in `torch.utils.flop_counter`. Embeddings are looked up: 0. A linear map
-    takes 2 · in · out for each vector it is given: every token, but in the pooler [CLS] alone. The
-    scores Q Kᵀ and the sums of the values take 2 · length² · hidden_size each in every layer, the
-    only part that grows with the square. Raises `ModelError` when the model has fewer positions, or
-    is of a family that differs from BERT in this.
+    are all that counts, as in `torch.utils.flop_counter`. Embeddings are looked up: 0, unless they
+    are factorised. A linear map takes 2 · in · out for each vector it is given: every token, but in
+    the pooler [CLS] alone. The scores Q Kᵀ and the sums of the values take 2 · length² · width each
+    in every layer, the only part that grows with the square; the width is hidden_size, or in a
+    pruned layer that of the heads it has left. Raises `ModelError` when the model has fewer
+    positions, or is of a family that differs from BERT in this.
     """
     model = skeleton(config, kind=kind)
     if config.model_type not in _LIKE_BERT:
@@ -129,7 +132,8 @@ def flops(config: PreTrainedConfig, length: int, *, kind: type = AutoModel) -> d
     spent = dict.fromkeys(ARITHMETIC, 0)
 
     def listen(name: str, linear: nn.Linear) -> None:
-        part = _part(model, name).replace("attention", "attention projections")
+        part = _part(model, name)
+        part = _ARITHMETIC_OF.get(part, part)
 
         def add(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             spent[part] += 2 * inputs[0].numel() * linear.out_features
@@ -141,7 +145,7 @@ def flops(config: PreTrainedConfig, length: int, *, kind: type = AutoModel) -> d
             listen(name, module)
     with torch.no_grad():
         model(torch.zeros(1, length, dtype=torch.int64, device="meta"))
-    spent["attention scores"] = 4 * config.num_hidden_layers * length**2 * config.hidden_size
+    spent["attention scores"] = 4 * length**2 * sum(_attention_widths(config))
     return spent
 
 
@@ -161,6 +165,13 @@ def compare(
         for part, n in amounts.items()
         if any(other[part] for other in measured.values())
     ]
+
+
+def _attention_widths(config: PreTrainedConfig) -> list[int]:
+    """How many coordinates the queries of each layer have: heads times head size."""
+    if config.model_type == "compact_bert":
+        return [n_heads * config.head_size for n_heads in config.heads_per_layer]
+    return [config.hidden_size] * config.num_hidden_layers
 
 
 def _part(model: PreTrainedModel, module: str) -> str:

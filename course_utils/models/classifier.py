@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 from course_utils.errors import ModelError
+from course_utils.models import compact_bert  # noqa: F401 - so that pruned models load, too
 from course_utils.models.protocol import Classifier, labels_of, need_files
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -64,6 +66,12 @@ class TorchClassifier(Classifier):
             self.model.eval()
         tensors = {k: torch.from_numpy(v).to(self.model.device) for k, v in encoded.items()}
         return self.model(**tensors).logits.float().cpu().numpy()
+
+
+def as_stored(folder: str | Path, *, name: str | None = None) -> TorchClassifier:
+    """A classifier folder in the numbers its weights are stored in: a bfloat16 file stays one."""
+    config = AutoConfig.from_pretrained(need_files(folder, FILES))
+    return TorchClassifier(folder, name=name, dtype=config.dtype or torch.float32)
 
 
 def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from transformers import AutoConfig
 
+from course_utils.compress.quantization import INT8_DOT_PRODUCT
 from course_utils.data.padding import pad
 from course_utils.errors import ModelError, OutputError
 from course_utils.files import new_folder, write_bytes
@@ -27,7 +28,6 @@ from course_utils.ship.runtime import OnnxClassifier, open_session, run
 
 OPSET = 20  # the first with Gelu as one operator
 TOLERANCE = 1e-3  # largest difference between two logits that float arithmetic may explain
-INT8_DOT_PRODUCT = {"avx512_vnni", "avx_vnni", "amx_int8", "dotprod", "i8mm"}
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,22 @@ def export(
 def quantize(onnx_file: str | Path, out_file: str | Path) -> Path:
     """The file it writes: weights and embeddings as int8, activations quantized while it runs.
 
-    Matrices have one scale per output channel, an embedding table one for all (dynamic
-    quantization as in Zafrir et al. 2019, "Q8BERT", without its training). On a processor
-    without 8-bit dot products weights keep to 7 bits, since products of 8 would overflow there.
+    Matrices have one scale per output channel, embedding tables one per row (dynamic quantization
+    as in Zafrir et al. 2019, "Q8BERT", without its training). On a processor without 8-bit dot
+    products matrices keep to 7 bits, since products of 8 would overflow there.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from course_utils.compress.onnx_graph import tables_to_int8
 
     model = onnx.load(onnx_file)
     del model.graph.value_info[:]  # the exporter's notes on types, out of date after quantization
     with _quiet(), tempfile.TemporaryDirectory() as scratch:
         quantize_dynamic(
-            model,
+            tables_to_int8(model),
             Path(scratch, "int8.onnx"),
-            op_types_to_quantize=["MatMul", "Gather"],
+            op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,
             reduce_range=not INT8_DOT_PRODUCT & set(describe().cpu_features),

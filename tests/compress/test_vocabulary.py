@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 
 import pytest
 import torch
@@ -301,6 +302,41 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(model, tokenizer
     tokenizer.add_tokens([f"<{k}>" for k in range(200)])
     with pytest.raises(ModelError, match="model rows for 120"):
         trim_vocabulary(model, tokenizer, [])
+
+
+def pruned_by_hand(model):
+    """A copy in which two heads of a layer are gone, and the configuration does not know."""
+    model = copy.deepcopy(model)
+    attention = model.bert.encoder.layer[0].attention
+    for linear in (attention.self.query, attention.self.key, attention.self.value):
+        linear.weight = torch.nn.Parameter(linear.weight[:16])
+        linear.bias = torch.nn.Parameter(linear.bias[:16])
+    attention.output.dense.weight = torch.nn.Parameter(attention.output.dense.weight[:, :16])
+    return model
+
+
+def quantized_by_torch(model):
+    ao = pytest.importorskip("torch.ao.quantization")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated
+        return ao.quantize_dynamic(copy.deepcopy(model), {torch.nn.Linear}, dtype=torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (pruned_by_hand, r"layer\.0\.attention\.self\.query"),
+        (quantized_by_torch, "layer.0.attention"),
+    ],
+)
+def test_weights_that_do_not_fit_the_configuration_are_refused(model, tokenizer, change, where):
+    changed = change(model)
+    before = {k: v.clone() for k, v in changed.state_dict().items() if torch.is_tensor(v)}
+    for call in (lambda: trimmed(changed, tokenizer), lambda: cut_positions(changed, 24)):
+        with pytest.raises(ModelError, match=rf"do not fit its configuration: look at .*{where}"):
+            call()
+    after = changed.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 # Positions

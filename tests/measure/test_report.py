@@ -221,6 +221,32 @@ def test_the_page_is_whole_and_takes_nothing_from_elsewhere(results, tmp_path):
         assert expected in words
 
 
+def test_many_models_have_a_line_each_and_few_a_column(results, tmp_path):
+    first, few = results["rows"][0], len(results["rows"])
+    many = [*results["rows"], *(first | {"name": f"twin {k}"} for k in range(8 - few))]
+    n_numbers = len(report.headers()) - 1
+    for models, n_columns in ((results["rows"], few), (many, n_numbers)):
+        write_report(tmp_path, results["machine"], results["task"], models)
+        page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+        assert [header["scope"] for header in page.find("th")].count("col") == n_columns + 1
+
+
+def test_differences_are_kept_and_shown_with_their_intervals(results, tmp_path):
+    one = {"name": "student", "than": "<teacher>", "points": -1.25, "half_width": 0.5}
+    facts = results["machine"], results["task"], results["rows"]
+    got = write_report(tmp_path, *facts, differences=[one])
+    assert got["differences"] == [one]
+    assert json.loads((tmp_path / "results.json").read_text()) == got
+    words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    assert {"<teacher>", "-1.2 ± 0.5"} <= set(words)
+
+
+def test_more_models_than_colours_still_look_different(table):
+    rows = [table[0] | {"name": f"model {k}", "size_mb": 90.0 - k} for k in range(20)]
+    handles = pareto(rows).legends[0].legend_handles
+    assert len({(h.get_color(), h.get_marker()) for h in handles}) == 20
+
+
 def test_the_page_escapes_everything_a_user_can_name(results, tmp_path):
     evil = "<script>alert('x')</script>\"><img onerror=alert(1)>"
     results["task"] = {"name": evil, evil: evil, "labels": [evil, {"deep": evil}]}

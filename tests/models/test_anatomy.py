@@ -33,6 +33,7 @@ from course_utils.models.anatomy import (
     skeleton,
     well_known,
 )
+from course_utils.models.compact_bert import CompactBertConfig
 
 BERT = {
     "vocab_size": 90,
@@ -50,6 +51,15 @@ TINY = {
     "electra": ElectraConfig(**BERT, embedding_size=16),
     "albert": AlbertConfig(**BERT, embedding_size=16),
 }
+PRUNED = {"heads_per_layer": [1, 4, 2], "neurons_per_layer": [7, 40, 1]}
+RANKS = {"bert.encoder.layer.0.attention.self.key": 3, "bert.encoder.layer.2.output.dense": 1}
+COMPACT = {
+    "pruned": CompactBertConfig(**BERT, **PRUNED),
+    "narrow": CompactBertConfig(**BERT | {"hidden_size": 10}, **PRUNED, head_size=6),
+    "factorised": CompactBertConfig(**BERT, **PRUNED, ranks=RANKS, embedding_rank=5),
+}
+# A pruned model has these heads, but none for tokens.
+COMPACT_KINDS = [AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification]
 KINDS = [
     AutoModel,
     AutoModelForMaskedLM,
@@ -201,6 +211,45 @@ def test_the_masked_language_head_is_computed_though_it_is_tied():
 def test_heads_do_not_change_the_arithmetic():
     one = BertConfig(**BERT | {"num_attention_heads": 1})
     assert flops(one, 9) == flops(TINY["bert"], 9)
+
+
+# Pruned and factorised
+
+
+@pytest.mark.parametrize("kind", COMPACT_KINDS)
+@pytest.mark.parametrize("config", COMPACT.values(), ids=COMPACT)
+def test_every_parameter_and_operation_of_a_compact_model(config, kind):
+    """Against the model that is built, and against torch's counter on it."""
+    model = kind.from_config(config, attn_implementation="eager").eval()
+    counts, spent = count(config, kind=kind), flops(config, 7, kind=kind)
+    assert sum(counts.values()) == model.num_parameters()
+    assert counts["other"] == spent["other"] == 0
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.randint(5, 90, (1, 7)))
+    assert tuple(spent) == ARITHMETIC
+    assert sum(spent.values()) == counter.get_total_flops()
+
+
+def test_a_compact_model_of_which_nothing_is_gone_counts_as_before():
+    config = CompactBertConfig(**BERT)
+    assert count(config) == count(TINY["bert"])
+    assert flops(config, 9) == flops(TINY["bert"], 9)
+
+
+def test_operations_of_a_pruned_model_by_formula():
+    """Hidden size 24, heads of 6 coordinates: 1, 4 and 2 of them; 7, 40 and 1 neurons."""
+    heads, neurons, length = 1 + 4 + 2, 7 + 40 + 1, 5
+    spent = flops(COMPACT["pruned"], length)
+    assert spent["attention projections"] == 2 * 4 * 24 * 6 * heads * length
+    assert spent["attention scores"] == 2 * 2 * 6 * heads * length**2
+    assert spent["feed-forward"] == 2 * 2 * 24 * neurons * length
+    assert spent["embeddings"] == 0
+
+
+def test_factorised_embeddings_are_no_longer_free():
+    counts = count(COMPACT["factorised"])
+    assert counts["word embeddings"] == 5 * (90 + 24)
+    assert flops(COMPACT["factorised"], 8)["embeddings"] == 2 * 5 * 24 * 8
 
 
 # Rows
