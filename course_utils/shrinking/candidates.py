@@ -101,10 +101,7 @@ def untrained(
     keep: list[int] | None,
     layers: int,
 ) -> Trimmed:
-    """A student of this depth made of the teacher, with the tokens `keep`, or all of them.
-
-    Its texts' ids go through `new_ids`.
-    """
+    """A student of this depth made of the teacher, with the tokens `keep`, or all of them."""
     student = student_from_teacher(teacher, layers=layers)
     if keep is None:
         return Trimmed(student, tokenizer, torch.arange(student.config.vocab_size))
@@ -115,12 +112,6 @@ def is_wordpiece(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer's pieces are those of BERT, the kind whose vocabulary is trimmed."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return backend is not None and json.loads(backend.to_str())["model"]["type"] == "WordPiece"
-
-
-def renumbered(texts: EncodedTexts, trimmed: Trimmed) -> EncodedTexts:
-    """The same texts in the ids of the trimmed vocabulary."""
-    table = trimmed.new_ids.tolist()
-    return EncodedTexts([[table[i] for i in ids] for ids in texts.input_ids], **texts.columns)
 
 
 def measure_costs(

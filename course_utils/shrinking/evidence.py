@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from tqdm.auto import tqdm
 
 from course_utils.data.encoding import label_tensor
 from course_utils.data.safe_csv import safe_cell
 from course_utils.data.tasks import Task
 from course_utils.measure import report
-from course_utils.measure.accuracy import score
 from course_utils.measure.by_class import by_class
-from course_utils.measure.size import parameters, peak_memory_mb, size_mb
-from course_utils.measure.speed import speed
+from course_utils.measure.in_one_run import Entry, in_one_run
 from course_utils.models.classifier import TorchClassifier
 from course_utils.ship.runtime import OnnxClassifier
 
@@ -65,40 +62,21 @@ def measured(
     `students` are one seed each, `chosen` the position of the one that was exported to `shipped`.
     """
     texts, labels = task.test["text"][:], split_labels(task.test, task)
-    folders = (teacher, students[chosen], shipped)
-    models = [
-        TorchClassifier(teacher, name="teacher"),
-        TorchClassifier(students[chosen], name="student"),
-        OnnxClassifier(shipped, name="student, int8"),
+    entries = [
+        Entry("teacher", teacher, TorchClassifier),
+        Entry("student", students[chosen], TorchClassifier),
+        Entry("student, int8", shipped, OnnxClassifier),
     ]
-    logits = [
-        model.predict(texts)
-        for model in tqdm(models, "accuracy", unit="model", disable=not progress)
-    ]
-    scores = [score(each, labels, teacher_logits=logits[0]) for each in logits]
+    rows, logits = in_one_run(entries, texts, labels, n_timed=n_timed, progress=progress)
     seeds = [
-        scores[1]["accuracy"]
+        rows[1]["accuracy"]
         if k == chosen
         else float(is_right(TorchClassifier(student).predict(texts), labels).mean())
         for k, student in enumerate(students)
     ]
-    kinds, sample = [type(model) for model in models], texts[:n_timed]
-    times = speed(models, sample, progress=progress)
-    del models
-    sizes = [
-        {
-            "params": parameters(folder),
-            "size_mb": size_mb(folder),
-            "peak_memory_mb": peak_memory_mb(kind, folder, sample),
-        }
-        for folder, kind in tqdm(
-            list(zip(folders, kinds, strict=True)), "memory", unit="model", disable=not progress
-        )
-    ]
-    rows = [a | b | c for a, b, c in zip(times, sizes, scores, strict=True)]
     return {
         "rows": report.rows(rows),
-        "micro_f1": [s["micro_f1"] for s in scores if "micro_f1" in s],
+        "micro_f1": [row["micro_f1"] for row in rows if "micro_f1" in row],
         "seeds": {"mean": float(np.mean(seeds)), "least": min(seeds), "most": max(seeds)},
         "by_class": by_class(logits[2], labels, task.labels),
     }

@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from course_utils import machine, pipeline
-from course_utils.data.encoding import encode
+from course_utils.data.encoding import MAX_LENGTH, encode
+from course_utils.data.retokenise import retokenised
 from course_utils.data.sources import Found
 from course_utils.data.tasks import Task
 from course_utils.distill.cache import teacher_signals
@@ -36,14 +37,12 @@ from course_utils.shrinking.candidates import (
     Cost,
     choose,
     measure_costs,
-    renumbered,
     untrained,
     vocabulary,
 )
 from course_utils.shrinking.evidence import Suspect, is_right, measured, split_labels, suspects
-from course_utils.steps import Steps
+from course_utils.steps import Step, Steps
 
-Step = tuple[Path, str]  # a step's folder and its key
 SIGNALS = "signals.safetensors"
 
 
@@ -155,8 +154,8 @@ class ShrinkingSteps:
             said = load_file(signals[0] / SIGNALS)
             kept = [_heard(self.depth, depths).index(k) for k in matched_layers(self.depth, layers)]
             said["teacher_hidden"] = said["teacher_hidden"][:, kept]
-            texts = renumbered(self.texts, start).with_columns(**said)
-            train(start.model, texts, recipe, progress=self.progress)
+            texts = retokenised(self.texts, self.tokenizer, start.tokenizer, max_length=MAX_LENGTH)
+            train(start.model, texts.with_columns(**said), recipe, progress=self.progress)
             start.model.save_pretrained(folder)
             start.tokenizer.save_pretrained(folder)
 
