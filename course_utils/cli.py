@@ -34,9 +34,10 @@ def run(
         str,
         typer.Option(help="pydocs, reviews, probes, a set of COURSE_MIRROR, a file or a folder."),
     ] = "pydocs",
-    out: Annotated[Path, typer.Option(help="The folder for models and report.")] = Path(
-        "build/report"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder for models and report; build/report, or build/lab."),
+    ] = None,
     layers: Annotated[
         int | None, typer.Option(min=1, help="The student's layers; half the teacher's if unset.")
     ] = None,
@@ -45,13 +46,44 @@ def run(
     ] = 0,
     text: Annotated[str, typer.Option(help="The column that holds the text.")] = "text",
     label: Annotated[str, typer.Option(help="The column that holds the label.")] = "label",
+    lab: Annotated[
+        bool, typer.Option("--lab", help="Every method of compression, and combinations of them.")
+    ] = False,
+    pipelines: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pipeline", help='With --lab, only this: "layers 3, trim, int8". Repeat it.'
+        ),
+    ] = None,
 ) -> None:
-    """Teacher, student, int8 and one honest table, from any texts with labels."""
+    """Teacher, student, int8 and one honest table, from any texts with labels.
+
+    With --lab the table has a line for every pipeline of cuts and numbers, in build/lab.
+    """
     from course_utils import pipeline
     from course_utils.measure.report import as_table
 
-    results = pipeline.run(data, text=text, label=label, out=out, layers=layers, seed=seed)
+    settings = {"data": data, "text": text, "label": label, "seed": seed}
+    if lab:
+        if layers is not None:
+            raise CourseError("--layers is not for --lab.", do='Write --pipeline "layers 3, int8".')
+        _run_lab(out or Path("build/lab"), pipelines, settings)
+        return
+    if pipelines:
+        raise CourseError("--pipeline is for the lab.", do="Add --lab.")
+    out = out or Path("build/report")
+    results = pipeline.run(**settings, out=out, layers=layers)
     Console().print(as_table(results["rows"]))
+    print(f"Report: {out / 'report.html'}")
+
+
+def _run_lab(out: Path, pipelines: list[str] | None, settings: dict) -> None:
+    from course_utils.lab.run import PIPELINES
+    from course_utils.lab.run import run as run_lab
+    from course_utils.lab.table import as_table
+
+    results = run_lab(pipelines=pipelines or PIPELINES, out=out, **settings)
+    Console().print(as_table(results))
     print(f"Report: {out / 'report.html'}")
 
 
@@ -162,6 +194,56 @@ def distill_mlm(
 
 
 @app.command()
+def fetch(
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="A model of the Hub, too. Repeat it.")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="A data set of the Hub, too. Repeat it.")
+    ] = None,
+) -> None:
+    """Fill this machine's caches: weights, PyDocs, the teachers that several notebooks use.
+
+    Run the same command again to go on; what is there is checked and not made again.
+    """
+    from course_utils import fetch as filling
+
+    filling.fetch(models=models or (), data=data or ())
+
+
+@app.command()
+def bundle(
+    out: Annotated[Path, typer.Option(help="The folder, such as one on a stick.")] = Path("bundle"),
+    platforms: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as linux-x86_64,macos-arm64,windows-x86_64; if unset, "
+            "those of the bundle that is there, or this one."
+        ),
+    ] = None,
+    torch_index: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TORCH_INDEX", help="Where PyTorch comes from, as the index of its CPU build."
+        ),
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Make nothing; check every file of this bundle.")
+    ] = None,
+) -> None:
+    """One folder from which a machine without a network is ready in one command.
+
+    Run the same command again to go on with one that was stopped.
+    """
+    from course_utils.bundle import make
+
+    if check is not None:
+        make.check(check)
+    else:
+        make.make(out, platforms=platforms, torch_index=torch_index)
+
+
+@app.command()
 def bench(
     what: Annotated[str, typer.Argument(help="What to measure: distill, loss or mlm.")] = "distill",
     json_file: Annotated[
@@ -172,6 +254,14 @@ def bench(
     from course_utils import bench as benchmarks
 
     benchmarks.bench(what, json_file=json_file)
+
+
+@app.command()
+def progress() -> None:
+    """Say which exercises and questions are solved in each notebook, and what is next."""
+    from course_utils.classroom.progress import progress as show_page
+
+    show_page()
 
 
 def main() -> None:

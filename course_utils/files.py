@@ -104,7 +104,10 @@ def check_writable(folder: str | Path) -> Path:
     """The folder, made if it was missing; raises `OutputError` before any work is done in vain."""
     folder = Path(folder)
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # its parent is there and takes no folders, as /proc on Linux
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
         with tempfile.TemporaryFile(dir=folder):
             pass
     return folder

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from tqdm.auto import tqdm
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -39,9 +38,7 @@ from course_utils.distill.recipes import n_varied, student_recipe, teacher_recip
 from course_utils.distill.trainer import Recipe, train
 from course_utils.files import sha256, write_text
 from course_utils.measure import report
-from course_utils.measure.accuracy import score
-from course_utils.measure.size import parameters, peak_memory_mb, size_mb
-from course_utils.measure.speed import speed
+from course_utils.measure.in_one_run import Entry, in_one_run
 from course_utils.models.classifier import TorchClassifier
 from course_utils.models.student import layer_map, matched_layers, student_from_teacher
 from course_utils.ship.onnx import to_onnx
@@ -183,25 +180,9 @@ def measure(
 def measure_rows(folder: Path, task: Task, *, n_timed: int, progress: bool) -> list[dict]:
     """What each model of `ROWS` costs and is worth, in the order of the table."""
     texts, labels = task.test["text"][:], task.test["label"][:]
-    models = [row.runtime(folder / row.folder, name=row.name) for row in ROWS]
-    quality, teacher_logits = [], None
-    for model in tqdm(models, desc="accuracy", unit="model", disable=not progress):
-        logits = model.predict(texts)
-        teacher_logits = logits if teacher_logits is None else teacher_logits
-        quality.append(score(logits, labels, teacher_logits=teacher_logits))
-    times = speed(models, texts[:n_timed], progress=progress)
-    del models
-    sizes = [
-        {
-            "params": parameters(folder / row.folder),
-            "size_mb": size_mb(folder / row.folder),
-            "peak_memory_mb": peak_memory_mb(row.runtime, folder / row.folder, texts[:n_timed]),
-        }
-        for row in tqdm(ROWS, desc="memory", unit="model", disable=not progress)
-    ]
-    return report.rows(
-        [time | size | scores for time, size, scores in zip(times, sizes, quality, strict=True)]
-    )
+    entries = [Entry(row.name, folder / row.folder, row.runtime) for row in ROWS]
+    rows, _ = in_one_run(entries, texts, labels, n_timed=n_timed, progress=progress)
+    return report.rows(rows)
 
 
 def fit_teacher(

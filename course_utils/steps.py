@@ -17,6 +17,7 @@ from course_utils.files import check_writable, new_folder, sha256, write_text
 
 RECORD = "step.json"
 SETTINGS = "run.json"
+Step = tuple[Path, str]  # a step's folder and its key
 
 
 class Steps:
@@ -61,7 +62,7 @@ class Steps:
             )
         write_text(file, json.dumps(settings, indent=2) + "\n")
 
-    def do(self, name: str, work: Callable[[Path], object], **inputs: object) -> tuple[Path, str]:
+    def do(self, name: str, work: Callable[[Path], object], **inputs: object) -> Step:
         """The step's folder, complete, and its key, made of the inputs (JSON values).
 
         `work` is called with an empty folder to fill, unless the folder of an earlier run has the

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+COMMANDS = ("doctor", "run", "distill", "predict", "bench", "fetch", "bundle")
+
 
 def course(*words, **environment) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -22,7 +24,17 @@ def course(*words, **environment) -> subprocess.CompletedProcess:
 def test_help_names_every_command():
     done = course("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("doctor", "run", "distill", "predict", "bench"))
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_progress_says_what_is_next_and_survives_a_broken_file(tmp_path):
+    file = tmp_path / "progress.json"
+    file.write_text('{"agreement": "ri')
+    done = course("progress", COURSE_PROGRESS=str(file), COURSE_CACHE=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "Next: notebook 00, exercise agreement" in done.stdout
+    assert done.stdout.startswith("(Your saved progress could not be used. It is damaged.)")
+    assert file.read_text() == '{"agreement": "ri'
 
 
 @pytest.mark.parametrize(
@@ -34,6 +46,11 @@ def test_help_names_every_command():
         (["run", "--data", "reviews"], {"COURSE_MIRROR": "nowhere"}, "COURSE_MIRROR"),
         (["run", "--data", "reviews"], {"COURSE_PROFILE": "huge"}, "There is no profile 'huge'"),
         (["run", "--data", "reviews", "--seed", "-1"], {}, "Invalid value"),
+        (["run", "--data", "reviews", "--pipeline", "int8"], {}, "Add --lab"),
+        (["run", "--data", "reviews", "--lab", "--layers", "3"], {}, 'Write --pipeline "layers 3'),
+        (["run", "--data", "reviews", "--lab", "--pipeline", "cut"], {}, "no operation 'cut'"),
+        (["bundle", "--platforms", "amiga"], {}, "No bundle can be made for 'amiga'"),
+        (["bundle", "--check", "nowhere"], {}, "This is not a whole bundle"),
         (["bench", "sleep"], {}, "There is no benchmark 'sleep'"),
         (["distill", "--data", "missing.csv"], {}, "There is no such file"),
         (["distill", "--data", "reviews", "--budget-mb", "0"], {}, "--budget-mb is 0"),
@@ -42,7 +59,7 @@ def test_help_names_every_command():
     ],
 )
 def test_a_mistake_ends_in_words(words, environment, said, tmp_path):
-    if words[0] in ("run", "distill"):
+    if words[0] in ("run", "distill", "bundle"):
         words = [*words, "--out", tmp_path / "out"]
     done = course(*words, **environment)
     assert done.returncode == 2

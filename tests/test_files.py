@@ -193,6 +193,12 @@ def test_a_folder_without_permission(tmp_path):
         check_writable(tmp_path / "locked")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has a folder that takes none")
+def test_a_place_that_takes_no_folders():
+    with pytest.raises(OutputError, match="Could not write here"):
+        check_writable("/proc/no-such-folder")
+
+
 def test_a_writable_folder_is_made_and_left_empty(tmp_path):
     folder = check_writable(str(tmp_path / "a" / "b"))
     assert (folder, os.listdir(folder)) == (tmp_path / "a" / "b", [])

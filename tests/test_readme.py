@@ -11,6 +11,7 @@ import pytest
 from typer.main import get_command
 
 from course_utils.cli import app
+from course_utils.errors import CourseError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,9 +31,8 @@ def test_every_make_target_named_exists():
 
 def test_every_command_and_option_named_exists():
     commands = get_command(app).commands
-    for line in re.findall(
-        r"course ((?:doctor|run|distill-mlm|distill|predict|bench)[^`\n]*)", README
-    ):
+    names = "doctor|run|distill-mlm|distill|predict|bench|fetch|bundle|progress"
+    for line in re.findall(rf"course ((?:{names})[^`\n]*)", README):
         name = line.split()[0]
         options = {word for param in commands[name].params for word in param.opts}
         assert set(re.findall(r"--[a-z-]+", line)) <= options
@@ -51,8 +51,12 @@ def test_the_syllabus_names_every_notebook_and_no_other():
     assert named == {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
 
 
+BLOCKS = ("results", "lab pydocs", "lab sst2")
+
+
 @pytest.fixture
 def update(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
     spec = importlib.util.spec_from_file_location("update", ROOT / "tools" / "update_readme.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -70,7 +74,8 @@ def test_the_results_come_from_the_report(update, tmp_path):
         json.dumps({"machine": {"cpu": "A chip", "threads": 2}, "task": task, "rows": [row]})
     )
     (report / "pareto.png").write_bytes(b"png")
-    (tmp_path / "README.md").write_text("a\n<!-- results -->\nold\n<!-- /results -->\nb\n")
+    blocks = [f"<!-- {name} -->\nold\n<!-- /{name} -->" for name in BLOCKS]
+    (tmp_path / "README.md").write_text("\n".join(["a", *blocks, "b\n"]))
     update.main(report)
     text = (tmp_path / "README.md").read_text()
     assert "| student, int8 | 17.7 | 1.2 | 6.5 | 70.4 | 99.4 |" in text
@@ -79,3 +84,13 @@ def test_the_results_come_from_the_report(update, tmp_path):
     assert text.startswith("a\n")
     assert text.endswith("b\n")
     assert (tmp_path / "docs" / "results.png").read_bytes() == b"png"
+
+
+@pytest.mark.parametrize("name", ["pydocs", "sst2"])
+def test_the_tables_of_the_lab_are_those_of_the_committed_runs(update, name):
+    assert f"<!-- lab {name} -->\n{update.lab(name)}<!-- /lab {name} -->" in README
+
+
+def test_a_lost_marker_is_named(update):
+    with pytest.raises(CourseError, match="<!-- results -->"):
+        update.with_block("nothing", "results", "text", where="README.md")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ipywidgets
 import matplotlib
 import numpy as np
 from IPython.display import display
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from course_utils.classroom.live import Live, Picture, ipywidgets
 from course_utils.classroom.plots import COLOURS, STYLE, png
 from course_utils.errors import CourseError, DataError
 
@@ -100,13 +100,6 @@ def attention_grid(
     return fig
 
 
-class _Sliders(ipywidgets.VBox):
-    """A box that says what it is where no kernel runs and only its text is left."""
-
-    def __repr__(self) -> str:
-        return "(Sliders for layer, head and token. They need a running kernel.)"
-
-
 def attention_viewer(
     weights: Any, tokens: Sequence[str], *, layer: int = 0, head: int = 0, token: int = 0
 ) -> None:
@@ -116,8 +109,7 @@ def attention_viewer(
     """
     maps = _maps(weights, tokens)
     start = {"layer": layer, "head": head, "token": token}
-    picture = ipywidgets.Image(format="png", width=768)
-    picture.value = png(attention_figure(maps, tokens, **start))
+    picture = Picture()
     sliders = {
         name: ipywidgets.IntSlider(
             value=value,
@@ -130,13 +122,29 @@ def attention_viewer(
         for (name, value), count in zip(start.items(), maps.shape, strict=False)
     }
 
-    def draw(_: object) -> None:
+    def draw(_: object = None) -> None:
         now = {name: slider.value for name, slider in sliders.items()}
-        picture.value = png(attention_figure(maps, tokens, **now))
+        picture.show(png(attention_figure(maps, tokens, **now)), alt=_words(maps, tokens, **now))
 
     for slider in sliders.values():
         slider.observe(draw, names="value")
-    display(_Sliders([*sliders.values(), picture]))
+    draw()
+    display(
+        Live(
+            "Sliders for layer, head and token. They need a running kernel.",
+            [*sliders.values(), picture],
+        )
+    )
+
+
+def _words(maps: np.ndarray, tokens: Sequence[str], layer: int, head: int, token: int) -> str:
+    """What the figure shows of one token, for those who cannot see it."""
+    row = maps[layer, head, token]
+    most = int(row.argmax())
+    return (
+        f"Attention weights of layer {layer}, head {head}. Token {token}, “{tokens[token]}”, looks "
+        f"most at token {most}, “{tokens[most]}”, with weight {row[most]:.2f}."
+    )
 
 
 def _maps(weights: Any, tokens: Sequence[str]) -> np.ndarray:

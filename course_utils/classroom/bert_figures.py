@@ -24,7 +24,7 @@ PARTS = {  # how each part looks: its colour, and its hatch for those who see no
     "attention scores": (COLOURS["orange"], "xx"),
     "feed-forward": (COLOURS["green"], ".."),
     "head": (COLOURS["purple"], "--"),
-    REST: ("#999999", ""),
+    REST: ("#999999", r"\\"),
 }
 WHITE_BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from types import EllipsisType
 from typing import Any, Literal
 
-from course_utils.classroom import outcomes, progress
+from course_utils.classroom import outcomes, progress_file
 from course_utils.classroom.outcomes import Outcome
 from course_utils.errors import CourseError
 
@@ -203,7 +203,7 @@ class Checker:
         else:
             _print(f"✗ {name}: {verdict.why}\n  More help: check.{name}.hint(1)")
         if verdict.state != "not attempted":
-            progress.record(name, verdict.state == "right")
+            progress_file.record(name, verdict.state == "right")
 
     def hint(self, number: int = 1) -> None:
         """Nothing; prints one hint. Raises `CourseError` when there is no hint of that number."""

@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 
-import ipywidgets
 import matplotlib
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
@@ -24,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from course_utils.classroom.bert_figures import Guesses
 from course_utils.classroom.lines import LOOKS
+from course_utils.classroom.live import Live, Picture, ipywidgets
 from course_utils.classroom.plots import COLOURS, STYLE
 from course_utils.classroom.training_figures import plain_log_ticks
 from course_utils.distill.mlm import WatchGuesses
@@ -111,9 +111,14 @@ class _View:
         self.seconds = seconds
         self.next_time = 0.0
         self.broken = False
-        self.picture = ipywidgets.Image(format="png", width=768)
+        self.picture = Picture()
         self.words = ipywidgets.HTML()
-        display(_Live([self.picture, self.words]))
+        display(
+            Live(
+                "A live picture of the training. It needs a running kernel.",
+                [self.picture, self.words],
+            )
+        )
 
     def draw(self, dashboard: Dashboard, *, at_once: bool) -> None:
         """Nothing; the picture is drawn anew, if it is time to and nothing has gone wrong."""
@@ -121,8 +126,10 @@ class _View:
         if self.broken or (began < self.next_time and not at_once):
             return
         try:
-            self.picture.value = _screen_png(dashboard.figure())
-            self.words.value = html.escape(last_line(dashboard.history))
+            words = last_line(dashboard.history)
+            alt = f"Curves of the training: {words or 'no step yet'}."
+            self.picture.show(_screen_png(dashboard.figure()), alt=alt)
+            self.words.value = html.escape(words)
         except Exception as error:  # hours of training are worth more than a picture of them
             self.broken = True
             story = f"The dashboard stopped: {type(error).__name__}: {error}"
@@ -130,13 +137,6 @@ class _View:
             self.words.value = html.escape(f"{story}. The training goes on; the picture is old.")
         took = time.perf_counter() - began
         self.next_time = began + max(self.seconds, took / MOST_SHARE)
-
-
-class _Live(ipywidgets.VBox):
-    """A box that says what it is where no kernel runs and only its text is left."""
-
-    def __repr__(self) -> str:
-        return "(A live picture of the training. It needs a running kernel.)"
 
 
 def last_line(history: Sequence[Mapping]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import ipywidgets
 import matplotlib
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from course_utils.classroom.attention_view import WHITE_TO_BLUE
 from course_utils.classroom.lines import LOOKS
+from course_utils.classroom.live import Live, Picture, ipywidgets
 from course_utils.classroom.plots import COLOURS, STYLE, png
 from course_utils.errors import DataError
 
@@ -105,13 +105,6 @@ def _curves(entropy: Axes, mass: Axes, logits: Tensor, marks: Sequence[float]) -
     mass.legend(fontsize=9, loc="lower left")
 
 
-class _Slider(ipywidgets.VBox):
-    """A box that says what it is where no kernel runs and only its text is left."""
-
-    def __repr__(self) -> str:
-        return "(A slider for the temperature. It needs a running kernel.)"
-
-
 def temperature_slider(
     one: Tensor, many: Tensor, labels: Sequence[str], *, name: str = "this text"
 ) -> None:
@@ -127,15 +120,18 @@ def temperature_slider(
         continuous_update=False,
         layout=ipywidgets.Layout(width="60%"),
     )
-    picture = ipywidgets.Image(format="png", width=768)
+    picture = Picture()
 
     def draw(_: object = None) -> None:
         now = temperature_figure(one, many, labels, name=name, temperatures=[slider.value])
-        picture.value = png(now)
+        probs = (one.double() / slider.value).softmax(-1)
+        best = int(probs.argmax())
+        alt = f"At T = {slider.value:.3g}, {name}: {labels[best]} has {probs[best]:.0%}, the most."
+        picture.show(png(now), alt=alt)
 
     slider.observe(draw, names="value")
     draw()
-    display(_Slider([slider, picture]))
+    display(Live("A slider for the temperature. It needs a running kernel.", [slider, picture]))
 
 
 def likeness(probs: Tensor, labels: Sequence[int] | Tensor) -> Tensor:

@@ -1,72 +1,173 @@
-"""Progress: which exercises and questions are solved, in one small file on this computer."""
+"""Progress: a page that says what is solved in each notebook, and what is next."""
 
 from __future__ import annotations
 
-import json
+import io
 import os
-from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
 from pathlib import Path
+from urllib.parse import quote
 
-from course_utils.errors import CourseError
-from course_utils.files import write_text
+import course_utils
+from course_utils.classroom.checks import exercises
+from course_utils.classroom.display import put
+from course_utils.classroom.plots import COLOURS
+from course_utils.classroom.progress_file import states
+from course_utils.classroom.quiz import questions
+
+HEADINGS = ("notebook", "exercises", "questions", "still open")
+WIDTH = 80  # of the page as text
+LEFT = 'style="text-align:left"'
+
+
+@dataclass(frozen=True)
+class Task:
+    """An exercise or a question, and how far the learner is with it."""
+
+    notebook: str  # its number
+    kind: str  # "exercise" or "question"
+    name: str
+    state: str | None
+
+    @property
+    def solved(self) -> bool:
+        return self.state == "right"
+
+    @property
+    def call(self) -> str:
+        """How the cell begins that checks it, or asks."""
+        return f"{'check' if self.kind == 'exercise' else 'quiz'}.{self.name}("
+
+
+def tasks() -> list[Task]:
+    """Every exercise and question: notebook by notebook, as they stand there."""
+    known = states()
+    found = [
+        Task(one.notebook, "exercise", one.name, known.get(one.name))
+        for one in exercises().values()
+    ]
+    for notebook, group in questions().items():
+        found += [
+            Task(notebook, "question", one.name, known.get(one.key)) for one in group.values()
+        ]
+    texts = {number: _text(number) for number in {task.notebook for task in found}}
+    return sorted(found, key=lambda task: (task.notebook, texts[task.notebook].find(task.call)))
 
 
 def progress() -> None:
-    """Nothing; prints which exercises and quiz questions of each notebook are solved."""
-    from course_utils.classroom.checks import exercises  # both import this module
-    from course_utils.classroom.quiz import questions
-
-    rows = defaultdict(dict)  # per line of the table: the name of each task and its key in the file
-    for exercise in exercises().values():
-        rows[exercise.notebook][exercise.name] = exercise.name
-    for notebook, group in questions().items():
-        rows[f"{notebook} quiz"] = {question.name: question.key for question in group.values()}
-    solved = {key for key, state in _read().items() if state == "right"}
-    print("notebook  solved")
-    for label, tasks in sorted(rows.items()):
-        marks = "  ".join(f"{'✓' if key in solved else '○'} {name}" for name, key in tasks.items())
-        print(f"{label:<8}  {len(solved.intersection(tasks.values()))}/{len(tasks)}     {marks}")
-    keys = {key for tasks in rows.values() for key in tasks.values()}
-    print(f"all       {len(solved & keys)}/{len(keys)}")
+    """Nothing; shows what is solved in each notebook, and what is next."""
+    found = tasks()
+    put({"text/html": as_html(found), "text/plain": as_text(found)})
 
 
-def record(name: str, right: bool) -> None:
-    """Nothing; notes an attempt at an exercise or a question. Once solved, it stays solved."""
-    states = _read()
-    if states.get(name) == "right":
-        return
-    states[name] = "right" if right else "tried"
-    try:
-        write_text(_file(), json.dumps(states, indent=1) + "\n")
-    except (CourseError, OSError) as error:
-        _say_once(error)
+def as_text(found: Sequence[Task]) -> str:
+    """The page as a table for a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in HEADINGS:
+        table.add_column(heading, max_width=24 if heading == HEADINGS[0] else None)
+    for number, group in _by_notebook(found):
+        table.add_row(_title(number), *_counts(group), _open(group))
+    table.add_section()
+    table.add_row("all", *_counts(found))
+    # In a notebook rich would display the table itself.
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_jupyter=False)
+    console.print(table)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines() if line.strip()]
+    after = _next(found)
+    path = after and _path(after.notebook)
+    return "\n".join([*lines, "", _words(after) + (f"\n      {path}" if path else "")])
 
 
-def _file() -> Path:
-    """`COURSE_PROGRESS`, which keeps tests out of a learner's file, or one in the cache."""
-    from course_utils.machine import cache_dir
-
-    named = os.environ.get("COURSE_PROGRESS")
-    return Path(named) if named else cache_dir() / "progress.json"
-
-
-def _read() -> dict[str, str]:
-    """The states by name; none when the file is missing, torn or not ours to read."""
-    try:
-        states = json.loads(_file().read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (CourseError, OSError, ValueError) as error:
-        _say_once(error)
-        return {}
-    return states if isinstance(states, dict) else {}
-
-
-_said: list[str] = []
+def as_html(found: Sequence[Task]) -> str:
+    """The page as HTML: what is next with a link, and a row with a bar for each notebook."""
+    heads = "".join(f'<th scope="col" {LEFT}>{heading}</th>' for heading in HEADINGS)
+    rows = []
+    for number, group in _by_notebook(found):
+        cells = (*_counts(group), escape(_open(group)))
+        rows.append(
+            f'<tr><th scope="row" {LEFT}>{_link(number, _title(number))}{_bar(group)}</th>'
+            + "".join(f"<td {LEFT}>{cell}</td>" for cell in cells)
+            + "</tr>"
+        )
+    cells = "".join(f"<td {LEFT}>{cell}</td>" for cell in (*_counts(found), ""))
+    rows.append(f'<tr><th scope="row" {LEFT}>all{_bar(found)}</th>{cells}</tr>')
+    after = _next(found)
+    words = _words(after) if after is None else _link(after.notebook, _words(after))
+    return (
+        f"<p><strong>{words}</strong></p>"
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
 
 
-def _say_once(error: Exception) -> None:
-    """Prints one line in the life of a kernel: a broken file must not fill a notebook."""
-    if not _said:
-        _said.append((str(error).splitlines() or [type(error).__name__])[0])
-        print(f"(Your saved progress could not be used: {_said[0]} The checks work without it.)")
+def _by_notebook(found: Sequence[Task]) -> list[tuple[str, list[Task]]]:
+    groups = groupby(found, key=lambda task: task.notebook)
+    return [(number, list(group)) for number, group in groups]
+
+
+def _counts(group: Sequence[Task]) -> list[str]:
+    """How many of the exercises, and how many of the questions, are solved: "1/7"."""
+    kinds = ([t.solved for t in group if t.kind == kind] for kind in ("exercise", "question"))
+    return [f"{sum(solved)}/{len(solved)}" for solved in kinds]
+
+
+def _open(group: Sequence[Task]) -> str:
+    """What is still to be solved, by name, if the notebook has been begun."""
+    left = [task for task in group if not task.solved]
+    if not left:
+        return "✓ nothing"
+    if all(task.state is None for task in group):
+        return "not begun"
+    return ", ".join(f"{task.name}{' (tried)' * (task.state is not None)}" for task in left)
+
+
+def _next(found: Sequence[Task]) -> Task | None:
+    return next((task for task in found if not task.solved), None)
+
+
+def _words(task: Task | None) -> str:
+    if task is None:
+        return "Everything is solved."
+    return f"Next: notebook {task.notebook}, {task.kind} {task.name}"
+
+
+def _path(number: str) -> str | None:
+    """Where the notebook is, from here: beside us, in `notebooks`, or where the course lies."""
+    folders = (Path(), Path("notebooks"), Path(course_utils.__file__).parents[1] / "notebooks")
+    found = (path for folder in folders for path in sorted(folder.glob(f"{number}_*.ipynb")))
+    first = next(found, None)
+    return first and os.path.relpath(first)
+
+
+def _text(number: str) -> str:
+    """The notebook's file as it is; nothing where the notebooks are not at hand."""
+    path = _path(number)
+    return Path(path).read_text(encoding="utf-8", errors="replace") if path else ""
+
+
+def _title(number: str) -> str:
+    """The words of its file's name, or the number alone where the notebooks are not at hand."""
+    path = _path(number)
+    return Path(path).stem.replace("_", " ") if path else number
+
+
+def _link(number: str, words: str) -> str:
+    path = _path(number)
+    return (
+        f'<a href="{quote(Path(path).as_posix())}">{escape(words)}</a>' if path else escape(words)
+    )
+
+
+def _bar(group: Sequence[Task]) -> str:
+    """A bar as long as the share that is solved; the numbers beside it say the same."""
+    share = sum(task.solved for task in group) / len(group)
+    return (
+        f'<div style="width:10em;height:5px;background:#E0E0E0"><div style="width:{share:.0%};'
+        f'height:5px;background:{COLOURS["blue"]}"></div></div>'
+    )

@@ -14,7 +14,7 @@ import pkgutil
 import textwrap
 from dataclasses import dataclass
 
-from course_utils.classroom import progress
+from course_utils.classroom import progress_file
 from course_utils.errors import CourseError
 
 LETTERS = "abcdef"
@@ -92,7 +92,7 @@ class Asker:
         print(_lines(self._question, letter))
         verdict = f"✓ {letter} is right." if chosen.right else f"✗ {letter} is not right."
         print(_fill(f"{verdict} {chosen.why}", indent="  "))
-        progress.record(self._question.key, chosen.right)
+        progress_file.record(self._question.key, chosen.right)
 
     def __repr__(self) -> str:
         name = self._question.name

@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-import ipywidgets
 import matplotlib
 import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from course_utils.classroom.live import Live, ipywidgets
 from course_utils.classroom.plots import COLOURS, STYLE
 from course_utils.classroom.student_figures import WHITE_TO_BLUE
 from course_utils.classroom.widgets import probabilities
@@ -97,7 +97,7 @@ def compare_while_typing(classifiers: Sequence[Classifier], texts: Sequence[str]
 
     field.observe(read, names="value")
     read()
-    display(ipywidgets.VBox([field, table]))
+    display(Live("A field for texts of your own. It needs a running kernel.", [field, table]))
 
 
 def _cell(label: str, prob: float) -> str:

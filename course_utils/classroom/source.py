@@ -14,21 +14,22 @@ from course_utils.errors import CourseError
 
 
 def show_source(obj: Any) -> None:
-    """Nothing; shows the source of a function, class or module with its file and first line.
+    """Nothing; shows the source of a function, class or module, under the name of its file.
 
     The code is displayed as Markdown, which every notebook colours in its own theme and which is
-    the same text for every version of the tools. Outside of a notebook it is printed.
+    the same text for every version of the tools. There is no line number: it would change a
+    notebook with every edit above the function. Outside of a notebook the code is printed.
     Raises `CourseError` when `obj` has no Python source.
     """
     try:
-        lines, first = inspect.getsourcelines(obj)
+        lines, _ = inspect.getsourcelines(obj)
     except (TypeError, OSError) as error:
         raise CourseError(
             f"There is no Python source to show for {obj!r}.",
             do="Give a function, a class or a module that is written in Python; "
             "for an object, its class: show_source(type(it)).",
         ) from error
-    where = f"{_file_of(obj)}, line {max(first, 1)}"  # a module's first line is reported as 0
+    where = _file_of(obj)
     code = textwrap.dedent("".join(lines)).rstrip()
     put(
         {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import ipywidgets
 import matplotlib
 import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from course_utils.classroom.live import Live, Picture, ipywidgets
 from course_utils.classroom.plots import COLOURS, STYLE, png
 from course_utils.models.protocol import Classifier
 
@@ -52,12 +52,19 @@ def type_and_compare(classifiers: Sequence[Classifier], text: str) -> None:
         continuous_update=False,
         layout=ipywidgets.Layout(width="90%"),
     )
-    picture = ipywidgets.Image(format="png", width=768)
+    picture = Picture()
 
     def draw(_: object = None) -> None:
         if line.value.strip():
-            picture.value = png(answers(classifiers, line.value))
+            alt = "; ".join(_words(classifier, line.value) for classifier in classifiers)
+            picture.show(png(answers(classifiers, line.value)), alt=f"What each model says: {alt}.")
 
     line.observe(draw, names="value")
     draw()
-    display(ipywidgets.VBox([line, picture]))
+    display(Live("A line for a text of your own. It needs a running kernel.", [line, picture]))
+
+
+def _words(classifier: Classifier, text: str) -> str:
+    """The class that a classifier chooses, for those who cannot see the bars."""
+    found = probabilities(classifier, [text])[0]
+    return f"{classifier.name} {classifier.labels[found.argmax()]}, {found.max():.2f}"

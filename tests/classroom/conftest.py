@@ -3,6 +3,8 @@
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from looks import alike_but_for_colour
+from matplotlib.figure import Figure
 
 
 @pytest.fixture
@@ -13,3 +15,17 @@ def displayed(tmp_path, monkeypatch):
     monkeypatch.setattr(shell, "display_pub", CapturingDisplayPublisher())
     yield shell.display_pub.outputs
     InteractiveShell.clear_instance()
+
+
+@pytest.fixture(autouse=True)
+def no_information_by_colour_alone(monkeypatch):
+    """After each test, every figure that it drew is looked at with eyes that see no hue."""
+    figures, begin = [], Figure.__init__
+
+    def remember(self, *args, **kwargs):
+        begin(self, *args, **kwargs)
+        figures.append(self)
+
+    monkeypatch.setattr(Figure, "__init__", remember)
+    yield
+    assert [pair for figure in figures for pair in alike_but_for_colour(figure)] == []

@@ -158,10 +158,11 @@ def test_the_sliders_reach_everything_and_draw_again(weights, monkeypatch):
         ("token", 0, 2, 2),
     ]
     before = picture.value
-    assert bytes(before).startswith(b"\x89PNG")
+    assert "base64,iVBORw0KGgo" in before
     sliders[1].value = 3
     assert drawn == [
         {"layer": 0, "head": 1, "token": 2},
         {"layer": 0, "head": 3, "token": 2},
     ]
     assert picture.value != before
+    assert 'alt="Attention weights of layer 0, head 3. Token 2, ' in picture.value

@@ -93,10 +93,11 @@ def test_the_slider_goes_from_a_quarter_to_twenty_and_draws_again(monkeypatch):
     assert (slider.base**slider.min, slider.base**slider.max) == pytest.approx((0.25, 20))
     assert drawn == [[2.0]]
     before = picture.value
-    assert bytes(before).startswith(b"\x89PNG")
+    assert "base64,iVBORw0KGgo" in before
     slider.value = 8.0
     assert drawn[1:] == [[8.0]]
     assert picture.value != before
+    assert 'alt="At T = 8, a text: ' in picture.value
 
 
 def test_likeness_shares_out_what_a_text_does_not_give_to_its_own_class():

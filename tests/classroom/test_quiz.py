@@ -54,14 +54,14 @@ class TestAsking:
         assert capsys.readouterr().out == (
             "? How much is two and two?\n  a) three\n→ b) four\n✓ b is right. Count them.\n"
         )
-        assert json.loads(file.read_text(encoding="utf-8")) == {"quiz.sum": "right"}
+        assert json.loads(file.read_text(encoding="utf-8"))["states"] == {"quiz.sum": "right"}
 
     def test_a_wrong_answer_is_told_its_own_reason_and_not_the_right_letter(self, file, capsys):
         quiz.sum("a")
         assert capsys.readouterr().out == (
             "? How much is two and two?\n→ a) three\n  b) four\n✗ a is not right. One is missing.\n"
         )
-        assert json.loads(file.read_text(encoding="utf-8")) == {"quiz.sum": "tried"}
+        assert json.loads(file.read_text(encoding="utf-8"))["states"] == {"quiz.sum": "tried"}
 
     def test_asking_again_after_a_right_answer_prints_the_same_as_before(self, capsys):
         quiz.sum("b")

@@ -1,0 +1,1 @@
+"""The offline bundle: one folder from which a machine without a network is ready in one command."""
