@@ -1,8 +1,10 @@
 """Builds notebooks/NN_name.ipynb from notebooks/source/NN_name.py, runs them and checks them.
 
+    python tools/build_notebooks.py --refresh              run again what would run differently
     python tools/build_notebooks.py --execute              all notebooks, with outputs
     python tools/build_notebooks.py 00 --execute           one of them
     python tools/build_notebooks.py --execute --out DIR    executed copies in DIR
+    python tools/build_notebooks.py --execute --timed      also note time and memory of each run
     python tools/build_notebooks.py --solutions --out DIR  the answered variants
     python tools/build_notebooks.py --check                what is wrong with the stored ones
 
@@ -22,6 +24,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import nbformat
+import timings
+from choosing import choose
+from freshness import RECORD, is_fresh, record, with_record
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
@@ -29,7 +34,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from notebook_rules import problems, tidy
-from notebook_source import read_source
+from notebook_source import read_source, written
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
@@ -104,16 +109,24 @@ def execute(
 
 
 def build(
-    source: Path, out: Path, *, run: bool, solutions: bool, say: Callable[[str, int, int], None]
+    source: Path,
+    out: Path,
+    *,
+    run: bool,
+    solutions: bool,
+    timed: bool,
+    say: Callable[[str, int, int], None],
 ) -> Path:
     """The path of the notebook written into `out`; nothing is written when a cell fails.
 
-    `say(name, k, n)` is called as the k-th of n code cells begins.
+    With `timed`, docs/results remembers the time and the memory of the run. `say(name, k, n)` is
+    called as the k-th of n code cells begins.
     """
     notebook, target = read_source(source, solutions=solutions), out / f"{source.stem}.ipynb"
     count = sum(cell.cell_type == "code" for cell in notebook.cells)
     if run:
-        with tempfile.TemporaryDirectory() as folder:
+        kept = record(source, source.parents[2])
+        with tempfile.TemporaryDirectory() as folder, timings.usage() as used:
             execute(
                 notebook,
                 name=source.stem,
@@ -122,42 +135,37 @@ def build(
                 environment={"COURSE_PROGRESS": str(Path(folder) / "progress.json")},
                 on_cell=lambda k: say(source.stem, k, count),
             )
+        if timed:
+            timings.keep(source.parents[2], source.stem, used)
     else:
-        _keep_outputs(notebook, target)
+        kept = _keep_outputs(notebook, target)
     tidy(notebook, read_source(source, solutions=solutions))
+    with_record(notebook, kept)
     nbformat.validate(notebook)
     return write_text(target, nbformat.writes(notebook).rstrip("\n") + "\n")
 
 
-def _keep_outputs(notebook: NotebookNode, target: Path) -> None:
-    """Carries the stored outputs over when the code that made them is the same."""
+def _keep_outputs(notebook: NotebookNode, target: Path) -> dict | None:
+    """Carries the stored outputs, and the record of their run, over if their code is the same."""
     try:
         stored = nbformat.read(target, as_version=4)
     except (FileNotFoundError, ValueError):  # there is none, or it is not a notebook
-        return
+        return None
     new, old = (
         [cell for cell in book.cells if cell.cell_type == "code"] for book in (notebook, stored)
     )
-    if [cell.source for cell in new] == [cell.source for cell in old]:
-        for cell, before in zip(new, old, strict=True):
-            cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    # The cell for Colab changes with the repository's address, and does nothing here.
+    same = [c.source for c in written(notebook)] == [c.source for c in written(stored)]
+    if not same or len(new) != len(old):
+        return None
+    for cell, before in zip(new, old, strict=True):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    return stored.metadata.get(RECORD)
 
 
 def select(names: Sequence[str], root: Path) -> list[Path]:
-    """The sources of these notebooks, by number ("00") or name; all of them when none is named.
-
-    Raises `CourseError` when a name fits no source, listing those there are.
-    """
-    sources = sorted((root / "notebooks" / "source").glob("[0-9]*.py"))
-    chosen = []
-    for name in names:
-        stem = Path(name).stem
-        fits = [path for path in sources if stem in (path.stem, path.stem.partition("_")[0])]
-        if not fits:
-            known = ", ".join(path.stem for path in sources) or "none"
-            raise CourseError(f"There is no notebook {name}.", do=f"Use one of: {known}.")
-        chosen += fits
-    return chosen if names else sources
+    """The sources of these notebooks; see `choose`."""
+    return choose(names, sorted((root / "notebooks" / "source").glob("[0-9]*.py")), kind="notebook")
 
 
 def check(sources: Sequence[Path], root: Path) -> list[str]:
@@ -177,8 +185,10 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="number or name of a notebook (default: all)")
     parser.add_argument("--execute", action="store_true", help="run them and keep the outputs")
+    parser.add_argument("--refresh", action="store_true", help="run those that changed since")
     parser.add_argument("--solutions", action="store_true", help="answered variants, executed")
     parser.add_argument("--out", type=Path, help="folder to write to (default: notebooks/)")
+    parser.add_argument("--timed", action="store_true", help="note time and memory in docs/results")
     parser.add_argument("--check", action="store_true", help="build nothing, say what is wrong")
     options = parser.parse_args(arguments)
     if options.solutions and options.out is None:
@@ -191,11 +201,16 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
             return 1 if found else 0
         with progress_line() as say:
             for source in sources:
+                target = options.out or root / "notebooks"
+                stale = options.refresh and not is_fresh(
+                    source, target / f"{source.stem}.ipynb", root
+                )
                 build(
                     source,
-                    options.out or root / "notebooks",
-                    run=options.execute or options.solutions,
+                    target,
+                    run=options.execute or options.solutions or stale,
                     solutions=options.solutions,
+                    timed=options.timed,
                     say=say,
                 )
     except CourseError as error:

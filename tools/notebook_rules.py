@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from freshness import RECORD, with_record
 from nbformat import NotebookNode
-from notebook_source import read_source, tags
+from notebook_source import read_source, tags, written
 
 MOST_BYTES = 1_000_000
 LEAST_STRICT = 0.7  # the share of code cells whose output nbval compares
@@ -49,8 +50,11 @@ def problems(source: Path, stored: Path) -> list[str]:
     except ValueError:
         return ["it cannot be read as a notebook: build it again"]
     found = []
-    if _but_outputs(notebook) != _but_outputs(read_source(source)):
+    kept = notebook.metadata.get(RECORD)
+    if _but_outputs(notebook) != _but_outputs(with_record(read_source(source), kept)):
         found.append(f"it differs from its source {source.name}: build it again")
+    if kept is None:
+        found.append("it does not say when it was last verified: run it (make notebooks)")
     if stored.stat().st_size > MOST_BYTES:
         found.append(f"it has {stored.stat().st_size:,} bytes; {MOST_BYTES:,} are allowed")
     if "widgets" in notebook.metadata:
@@ -60,12 +64,13 @@ def problems(source: Path, stored: Path) -> list[str]:
 
 def _problems_of_cells(notebook: NotebookNode) -> Iterator[str]:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    if code and "setup" not in tags(code[0]):
+    own = written(notebook)
+    if own and "setup" not in tags(own[0]):
         yield "its first code cell is not tagged `setup`"
-    strict = [cell for cell in code if not NOT_STRICT.intersection(tags(cell))]
-    if len(strict) < LEAST_STRICT * len(code):
+    strict = [cell for cell in own if not NOT_STRICT.intersection(tags(cell))]
+    if len(strict) < LEAST_STRICT * len(own):
         yield (
-            f"only {len(strict)} of {len(code)} code cells are compared strictly; "
+            f"only {len(strict)} of {len(own)} code cells are compared strictly; "
             f"{LEAST_STRICT:.0%} is the least"
         )
     for k, cell in enumerate(code, 1):
@@ -87,6 +92,9 @@ def _lacks_alt(output: NotebookNode) -> bool:
 
 def _but_outputs(notebook: NotebookNode) -> dict[str, Any]:
     """What of a notebook comes from its source."""
-    cells = [(c.id, c.cell_type, c.source, dict(c.metadata)) for c in notebook.cells]
+    cells = [
+        (c.id, c.cell_type, c.source, dict(c.metadata), c.get("attachments"))
+        for c in notebook.cells
+    ]
     metadata = {key: value for key, value in notebook.metadata.items() if key != "widgets"}
     return {"metadata": metadata, "cells": cells}

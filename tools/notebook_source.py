@@ -2,6 +2,9 @@
 
 Two rules make an exercise of its solution: a cell tagged `solution` is folded under "Answer", and
 in any other code cell everything from a line `# solution` on becomes `...  # your code here`.
+
+Two things that no source holds are added: under the title a badge that opens the notebook on Google
+Colab, and above all code the cell, tagged `colab`, that installs the course there.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import hashlib
 import re
 from pathlib import Path
 
+import badges
 import jupytext
 import nbformat
 from nbformat import NotebookNode
@@ -33,9 +37,17 @@ def tags(cell: NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def read_source(path: Path, *, solutions: bool = False) -> NotebookNode:
+def written(notebook: NotebookNode) -> list[NotebookNode]:
+    """The code cells that stand in the source: all but the one for Colab."""
+    return [c for c in notebook.cells if c.cell_type == "code" and "colab" not in tags(c)]
+
+
+def read_source(
+    path: Path, *, solutions: bool = False, repository: str | None = None
+) -> NotebookNode:
     """The notebook of a source file, not executed; with `solutions`, the answers are live code.
 
+    Colab gets the course from `repository`, by default that of the setting in pyproject.toml.
     Cell ids are made of the notebook's name and the cell's content: an unchanged cell keeps its id.
     """
     parsed = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
@@ -54,7 +66,17 @@ def read_source(path: Path, *, solutions: bool = False) -> NotebookNode:
         key = f"{path.stem}\n{seen[cell.source]}\n{cell.source}"
         digest = hashlib.sha256(key.encode()).hexdigest()
         notebook.cells.append(new(cell.source, metadata=metadata, id=digest[:12]))
+    _open_on_colab(notebook, path.stem, repository or badges.repository())
     return notebook
+
+
+def _open_on_colab(notebook: NotebookNode, stem: str, repository: str) -> None:
+    """Nothing; the notebook has its badge and its first cell."""
+    kinds = [cell.cell_type for cell in notebook.cells]
+    if kinds[:1] == ["markdown"]:
+        badges.with_badge(notebook.cells[0], stem, repository)
+    if "code" in kinds:
+        notebook.cells.insert(kinds.index("code"), badges.first_cell(repository))
 
 
 def _for_learners(cell: NotebookNode) -> NotebookNode:

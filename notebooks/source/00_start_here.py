@@ -19,7 +19,7 @@
 # When you reach the end of this page you will have
 #
 # - looked at a pretrained BERT and seen where its millions of numbers sit,
-# - trained it for a task, and made a *student* of it with half as many layers,
+# - trained it for a task, and made a student of it with half as many layers,
 # - measured what the student lost and what it gained,
 # - typed sentences of your own into both and found some on which they disagree.
 #
@@ -75,10 +75,10 @@ print("profile:", machine.profile())
 #
 # ## A real BERT
 #
-# *BERT* is a network that reads a text and gives every word a vector that depends on the words
+# [*BERT*](../docs/glossary.md#bert) is a network that reads a text and gives every word a vector that depends on the words
 # around it. Ours is called MiniLM. It was trained on a billion pairs of sentences, its weights came
 # to your disk with the course's packages, and the course checks their fingerprint before it uses
-# them. We put a new, untrained *head* on top: eight outputs, one for each answer it will have to
+# them. We put a new, untrained [*head*](../docs/glossary.md#head-of-a-model) on top: eight outputs, one for each answer it will have to
 # choose from.
 
 # %%
@@ -93,7 +93,7 @@ print(type(teacher).__name__, "with", teacher.config.num_hidden_layers, "layers"
 print(f"{teacher.num_parameters():,} parameters")
 
 # %% [markdown]
-# Where do these parameters sit? We add them up by the part they belong to.
+# Where do these [*parameters*](../docs/glossary.md#parameter) sit? We add them up by the part they belong to.
 
 # %%
 parts = {"words": 0, "positions and types": 0}
@@ -111,7 +111,7 @@ for name, weight in teacher.named_parameters():
     parts[part] += weight.numel()
 {part: f"{count / 1e6:.2f} M" for part, count in parts.items()}
 
-# %%
+# %% tags=["slide-parameters"]
 fig, ax = plt.subplots(figsize=(8, 3.4))
 ax.barh(list(parts), [count / 1e6 for count in parts.values()], color=COLOURS["blue"])
 ax.invert_yaxis()
@@ -143,7 +143,7 @@ claim(
 #
 # A Python installation is full of English: the docstrings of its packages. The course reads them
 # (about eighty thousand paragraphs on most machines), hides the names of the libraries, and asks a
-# model which of eight libraries a paragraph comes from. We call the task **PyDocs**. We chose it
+# model which of eight libraries a paragraph comes from. We call the task [**PyDocs**](../docs/glossary.md#pydocs). We chose it
 # because its classes shade into one another. NumPy's prose is close to SciPy's, and PyTorch copied
 # some of NumPy's functions together with their descriptions. An honest answer is often "numpy, or
 # perhaps torch", and that *perhaps* turns out to be worth a lot.
@@ -156,7 +156,7 @@ print(
     f"here we use {N_TRAIN:,} and {N_TEST:,}"
 )
 
-# %%
+# %% tags=["slide-labels"]
 print(*task.labels, sep=", ")
 claim(
     "every class has the same number of training texts",
@@ -165,7 +165,7 @@ claim(
 
 # %% [markdown]
 # We may not print other people's documentation in a page that we hand out, so the examples that you
-# see come from a small set that was written for the course, the *probes*. `second` is another
+# see come from a small set that was written for the course, the [*probes*](../docs/glossary.md#probes-sentences). `second` is another
 # library that the sentence might plausibly be about.
 
 # %%
@@ -183,8 +183,8 @@ for text, label in list(zip(task.test["text"], task.test["label"]))[:3]:
 # %% [markdown]
 # ## The teacher
 #
-# To *fine-tune* is to go on training a pretrained model on the labels of a task. The model that
-# results is our **teacher**. Texts become *token ids* first: numbers of word pieces.
+# To [*fine-tune*](../docs/glossary.md#fine-tuning) is to go on training a pretrained model on the labels of a task. The model that
+# results is our [**teacher**](../docs/glossary.md#teacher). Texts become [*token ids*](../docs/glossary.md#token-id) first: numbers of word pieces.
 
 # %%
 teacher.config.id2label = dict(enumerate(task.labels))
@@ -199,7 +199,7 @@ claim(
     machine.profile() == "smoke" or float(teacher_log[-1]["loss"]) < float(teacher_log[0]["loss"]),
 )
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-teacher"]
 teacher_model = TorchClassifier.of(teacher, tokenizer, name="teacher")
 teacher_logits = teacher_model.predict(test_texts)
 teacher_score = score(teacher_logits, test_labels)
@@ -209,7 +209,7 @@ print(
 )
 
 # %% [markdown]
-# Guessing would be right for one text in eight. The *interval* says how far the figure might move
+# Guessing would be right for one text in eight. The [*interval*](../docs/glossary.md#interval) says how far the figure might move
 # if we had drawn other test texts: never read an accuracy without one.
 
 # %%
@@ -221,14 +221,14 @@ claim(
 # %% [markdown]
 # ## The student
 #
-# A **student** is a smaller model that learns from the teacher. We do not start it from nothing: it
+# A [**student**](../docs/glossary.md#student) is a smaller model that learns from the teacher. We do not start it from nothing: it
 # takes over the teacher's embeddings, three of the teacher's six layers, and its head. This is how
 # DistilBERT was made from BERT. The whole function fits on a screen:
 
 # %%
 show_source(student_from_teacher)
 
-# %%
+# %% tags=["slide-student"]
 student = student_from_teacher(teacher, layers=3)
 print(f"teacher {teacher.num_parameters():,} parameters, {teacher.config.num_hidden_layers} layers")
 print(f"student {student.num_parameters():,} parameters, {student.config.num_hidden_layers} layers")
@@ -237,7 +237,7 @@ print(f"student {student.num_parameters():,} parameters, {student.config.num_hid
 # Half the layers, but more than three quarters of the parameters: the dictionary again. How good is
 # a model from which three of six layers have been cut out?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-cut"]
 cut = TorchClassifier.of(copy.deepcopy(student), tokenizer, name="cut, untrained")
 cut_score = score(cut.predict(test_texts), test_labels, teacher_logits=teacher_logits)
 print(f"after the cut: {cut_score['accuracy']:.1%} right")
@@ -254,7 +254,7 @@ claim(
 # Now the student learns. A label is one word. The teacher says more. Here is what it believes of the
 # three probes about which it is least sure:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-unsure"]
 unsure = np.sort(probabilities(teacher_model, probes.test["text"]), axis=1)[:, -1].argsort()[:3]
 for i in unsure.tolist():
     beliefs = probabilities(teacher_model, [probes.test["text"][i]])[0]
@@ -264,7 +264,7 @@ for i in unsure.tolist():
 
 # %% [markdown]
 # The teacher also says which other answers are *nearly right*. Hinton and his co-authors called this
-# **dark knowledge**, and *distillation* is training a student on it. The teacher reads every text
+# [**dark knowledge**](../docs/glossary.md#dark-knowledge), and [*distillation*](../docs/glossary.md#distillation) is training a student on it. The teacher reads every text
 # once, and we keep what it says.
 
 # %%
@@ -272,11 +272,11 @@ signals = teacher_signals(teacher, train_texts, hidden_layers=matched_layers(6, 
 {name: tuple(tensor.shape[1:]) for name, tensor in signals.items()}
 
 # %% [markdown]
-# For each text there are eight *logits* (numbers that a softmax turns into probabilities) and three
+# For each text there are eight [*logits*](../docs/glossary.md#logits) (numbers that a [*softmax*](../docs/glossary.md#softmax) turns into probabilities) and three
 # vectors from inside the teacher, which the student's three layers are to imitate. The loss is a sum
-# of three parts. `alpha` weighs the **hard** loss, the distance to the labels; the rest of the weight
-# is on the **soft** loss, the distance to the teacher's probabilities at temperature 2; `beta` weighs
-# the **hidden** loss, the distance to the teacher's vectors. Notebook 03 takes each of them apart.
+# of three parts. [*`alpha`*](../docs/glossary.md#alpha) weighs the [**hard**](../docs/glossary.md#hard-loss) loss, the distance to the labels; the rest of the weight
+# is on the [**soft**](../docs/glossary.md#soft-loss) loss, the distance to the teacher's probabilities at [*temperature*](../docs/glossary.md#temperature) 2; `beta` weighs
+# the [**hidden**](../docs/glossary.md#hidden-loss) loss, the distance to the teacher's vectors. Notebook 03 takes each of them apart.
 
 # %%
 learn = Recipe(
@@ -284,7 +284,7 @@ learn = Recipe(
 )
 student_log = train(student, train_texts.with_columns(**signals), learn, progress=False)
 
-# %%
+# %% tags=["slide-loss"]
 fig, ax = plt.subplots(figsize=(8, 3.2))
 ax.plot(
     [entry["step"] for entry in student_log],
@@ -301,7 +301,7 @@ show(fig, alt="Line chart: the student's distillation loss falls steeply at firs
 # %% [markdown]
 # ## What it lost, and what it gained
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-kept"]
 student_model = TorchClassifier.of(student, tokenizer, name="student")
 student_logits = student_model.predict(test_texts)
 student_score = score(student_logits, test_labels, teacher_logits=teacher_logits)
@@ -337,7 +337,7 @@ for start in range(0, 32 * (1 if machine.profile() == "smoke" else 12), 32):
     for model in (teacher_model, student_model):
         times[model.name].append(milliseconds_per_text(model, test_texts[start : start + 32]))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-times"]
 teacher_ms, student_ms = (float(np.median(times[name])) for name in ("teacher", "student"))
 print(
     f"teacher {teacher_ms:.2f} ms per text, student {student_ms:.2f} ms: "
@@ -356,7 +356,7 @@ claim("the student is faster than its teacher", student_ms < teacher_ms)
 #
 # > Difficulty: easy · about 10 minutes
 #
-# Accuracy compares a model with the labels. *Agreement* compares it with its teacher: the share of
+# [*Accuracy*](../docs/glossary.md#accuracy) compares a model with the labels. [*Agreement*](../docs/glossary.md#agreement) compares it with its teacher: the share of
 # texts for which both choose the same class, whether it is the right one or not. Write it. You are
 # given two arrays of logits with one row per text and one column per class.
 
@@ -389,7 +389,7 @@ check.agreement(agreement_answer)
 # The course's own measurement gives the agreement, too. Is it higher or lower than the accuracy? Why
 # can it be *higher*?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-agreement"]
 print(f"student and labels:  {student_score['accuracy']:.1%}")
 print(f"student and teacher: {student_score['agreement']:.1%}")
 
@@ -406,7 +406,7 @@ claim(
 #
 # Change the sentence and run the cell. Write it the way documentation is written.
 
-# %%
+# %% tags=["slide-answers"]
 my_sentence = "Computes the eigenvalues of a symmetric matrix and returns them in ascending order."
 fig = answers([teacher_model, student_model], my_sentence)
 show(
@@ -424,7 +424,7 @@ type_and_compare([teacher_model, student_model], my_sentence)
 
 # %% [markdown]
 # Where do they differ most? We let both read all of the course's probes, and measure for each the
-# *distance* between their answers: half the sum of the absolute differences of the probabilities, 0
+# [*distance*](../docs/glossary.md#distance-between-answers) between their answers: half the sum of the absolute differences of the probabilities, 0
 # for the same answer and 1 for answers that have nothing in common.
 
 # %%
@@ -434,7 +434,7 @@ distance = np.abs(both[0] - both[1]).sum(axis=1) / 2
 claim("on most probes the two are closer than one half", np.median(distance) < 0.5)
 
 # %% tags=["nbval-ignore-output"]
-for i in distance.argsort()[::-1][:5]:
+for i in distance.argsort()[::-1][:5].tolist():
     teacher_says, student_says = (task.labels[p[i].argmax()] for p in both)
     print(
         f"distance {distance[i]:.2f}  teacher {teacher_says}, student {student_says}, "
@@ -471,7 +471,8 @@ quiz.agreement_above_accuracy()
 quiz.teacher_asked_once()
 
 # %% [markdown]
-# `from course_utils.classroom.progress import progress; progress()` shows what you have solved so far.
+# `from course_utils.classroom.progress import progress; progress()` in a cell, or `course progress` in a
+# terminal, shows what you have solved so far, in all notebooks, and what is next.
 #
 # ## To read
 #

@@ -60,8 +60,8 @@ use_style()
 # %% [markdown]
 # ## Words become vectors
 #
-# A model does not read words. A *tokenizer* cuts a text into *tokens*, each token has a number, its
-# *id*, and each id is a row of a table of vectors, the *embeddings*. A real table has thirty thousand
+# A model does not read words. A [*tokenizer*](../docs/glossary.md#tokenizer) cuts a text into [*tokens*](../docs/glossary.md#token), each token has a number, its
+# *id*, and each id is a row of a table of vectors, the [*embeddings*](../docs/glossary.md#embedding). A real table has thirty thousand
 # rows of 768 numbers, which training has found. Ours has five rows of three numbers, and we made them
 # up so that they can be read: how much water, how much money, how much grammar is in a word.
 
@@ -71,7 +71,7 @@ FEATURES = ["water", "money", "grammar"]
 embeddings = torch.tensor([[1, 1, 1], [0, 0, 1], [2, 0, 0], [1, 1, 0], [0, 2, 0]]).float()
 legend(embeddings, VOCABULARY, FEATURES)
 
-# %%
+# %% tags=["slide-words"]
 tokens = ["the", "river", "bank"]
 ids = torch.tensor([VOCABULARY.index(token) for token in tokens])
 x = embeddings[ids]  # (S, H): one row per token
@@ -84,7 +84,7 @@ legend(x, tokens, FEATURES)
 #
 # ## To look is to average
 #
-# **Which words matter to me?** The *dot product* of two vectors multiplies number by number and adds
+# **Which words matter to me?** The [*dot product*](../docs/glossary.md#dot-product) of two vectors multiplies number by number and adds
 # up. It is large when both are large in the same places. One matrix product gives all pairs at once.
 
 # %%
@@ -120,7 +120,7 @@ seen = {text: look_around(text)["bank"] for text in ("the river bank", "the bank
 for text, vector in seen.items():
     print(f"{text:>16}: bank is now", [round(number, 2) for number in vector])
 
-# %%
+# %% tags=["slide-meaning"]
 places = {word: embeddings[VOCABULARY.index(word), :2].tolist() for word in VOCABULARY[2:]}
 show(
     figures.meaning_figure("bank", places, {text: vector[:2] for text, vector in seen.items()}),
@@ -134,7 +134,7 @@ claim("by the river, bank is more water than money", water > money)
 claim("beside a loan, more money than water", seen["the bank loan"][0] < seen["the bank loan"][1])
 
 # %% [markdown]
-# That is attention's whole idea: **a vector that depends on the words around it, as an average with
+# That is the whole idea of [*attention*](../docs/glossary.md#attention): **a vector that depends on the words around it, as an average with
 # weights that the words themselves decide.**
 #
 # ## Three views of a word
@@ -143,7 +143,7 @@ claim("beside a loan, more money than water", seen["the bank loan"][0] < seen["t
 # word may need something unlike itself: an article needs its noun, and the noun can do without the
 # article. So each vector is looked at in three ways, by three matrices that training will find:
 #
-# - the **query**: what am I looking for?
+# - the [**query**](../docs/glossary.md#query-key-value): what am I looking for?
 # - the **key**: what do I have to offer to those who look?
 # - the **value**: what do I pass on to them?
 #
@@ -196,7 +196,7 @@ for d in sizes:
 # `slope` adds up *w* (1 − *w*), the derivative of each weight with respect to its own score. It says
 # how much a small change of the scores can still change the weights, and so how much gradient passes.
 
-# %%
+# %% tags=["slide-saturation"]
 measured = {
     "variance of the scores": variance,
     "largest of 16 weights": largest,
@@ -223,7 +223,7 @@ claim("and more than nine tenths of the slope are gone", slope[-1][0] < 0.1 * sl
 #
 # Texts in a batch have different lengths. The short ones are filled up with `[PAD]`, and nobody
 # should look there. A model that predicts the next word must not look to the right. Both are said
-# by a *mask*: `True` where a row may look at a column. Where it may not, the score becomes −∞ before
+# by a [*mask*](../docs/glossary.md#mask): `True` where a row may look at a column. Where it may not, the score becomes −∞ before
 # the softmax, and the weight 0.
 
 # %%
@@ -233,7 +233,7 @@ padding = library.padding_mask(attention_mask)  # (B, 1, 1, S): the same for all
 causal = library.causal_mask(3)  # (S, S)
 print(padding.int()[1, 0], causal.int(), sep="\n")
 
-# %%
+# %% tags=["slide-masks"]
 some = torch.randn(3, 4, generator=torch.Generator().manual_seed(3))
 masks = {
     "everybody sees all": torch.ones(3, 3).bool(),
@@ -279,7 +279,7 @@ claim("and leaves the gradient finite", bool(q.grad.isfinite().all()))
 # `attention_mask` (B, S) of a batch. Return a mask (B, 1, S, S), ready for any number of heads.
 
 
-# %%
+# %% tags=["slide-may-look"]
 def may_look(attention_mask):
     # solution
     length = attention_mask.shape[1]
@@ -355,11 +355,11 @@ claim("and backward", all(near(*pair) for pair in pairs))
 # ## Many heads are one reshape
 #
 # One average per word is little: a word may want its article *and* its verb. So the work is split
-# among *heads*. Each head gets a piece of the query, the key and the value, attends on its own, and
+# among [*heads*](../docs/glossary.md#attention-head). Each head gets a piece of the query, the key and the value, attends on its own, and
 # the pieces are put side by side again. No loop is needed: a reshape and a transpose make an axis of
 # the heads, and all products run along it. Here are two tokens with six numbers; three heads of two.
 
-# %%
+# %% tags=["slide-heads"]
 hidden = torch.tensor(
     [[[11, 12, 13, 14, 15, 16], [21, 22, 23, 24, 25, 26]]]
 )  # (B, S, H) = (1, 2, 6)
@@ -372,7 +372,7 @@ for a in range(3):
 # Head 1 has the third and fourth number of *both* tokens. `view(1, 3, 2, 2)` gives the right shape as
 # well, in one step and without a transpose. Look what it does:
 
-# %%
+# %% tags=["slide-heads-bug"]
 print("head 1 of the bug:", hidden.view(1, 3, 2, 2)[0, 1].tolist())
 
 # %% [markdown]
@@ -385,7 +385,7 @@ print("head 1 of the bug:", hidden.view(1, 3, 2, 2)[0, 1].tolist())
 # Write both directions: (B, S, H) to (B, A, S, d), and back.
 
 
-# %%
+# %% tags=["slide-split-heads"]
 def split_heads(hidden, n_heads):
     # solution
     texts, length, size = hidden.shape
@@ -420,7 +420,7 @@ check.split_heads(split_heads_answer)
 check.merge_heads(merge_heads_answer)
 
 # %% [markdown]
-# With these two, *multi-head attention* is four linear maps: three make queries, keys and values, and
+# With these two, [*multi-head attention*](../docs/glossary.md#multi-head-attention) is four linear maps: three make queries, keys and values, and
 # one mixes what the heads have found.
 
 # %%
@@ -461,9 +461,9 @@ claim("and so are the gradients", near(*slopes))
 #
 # A block does not replace a token's vector. It computes a *change* and adds it: `hidden + change`. The
 # vectors run through all layers like a stream, and every part reads from it and adds to it. This
-# *residual connection* also gives the gradient a way back past every part.
+# [*residual connection*](../docs/glossary.md#residual-connection) also gives the gradient a way back past every part.
 #
-# What is added again and again grows. A **LayerNorm** brings each vector back to mean 0 and variance 1,
+# What is added again and again grows. A [**LayerNorm**](../docs/glossary.md#layernorm) brings each vector back to mean 0 and variance 1,
 # and then scales and shifts it by two vectors that are learned. It treats every token by itself. The
 # variance is divided by H, not by H − 1, and a tiny ε goes *inside* the root:
 #
@@ -506,10 +506,10 @@ def layer_norm_answer(hidden, weight, bias, eps):
 check.layer_norm(layer_norm_answer)
 
 # %% [markdown]
-# Where does the norm stand? The first Transformer and BERT normalise after each addition (*post-LN*).
+# Where does the norm stand? The first Transformer and BERT normalise after each addition ([*post-LN*](../docs/glossary.md#post-ln-and-pre-ln)).
 # Most later models normalise inside the branch (*pre-LN*), and the stream itself is never touched.
 
-# %%
+# %% tags=["slide-blocks"]
 show(
     figures.blocks_figure(),
     alt="Two drawings of a block. A stream runs from left to right; attention and feed-forward branch "
@@ -557,7 +557,7 @@ claim("and post-LN's does not", bool(post > 0.5))
 # %% [markdown]
 # A post-LN encoder gets large gradients near its output from the first step on, however deep it is.
 # Large steps then throw it off before it has learned anything (Xiong and others 2020). That is why
-# BERT's learning rate is *warmed up*, from zero over the first 10 000 steps.
+# BERT's learning rate is [*warmed up*](../docs/glossary.md#warm-up), from zero over the first 10 000 steps.
 #
 # ## Where am I?
 #
@@ -575,8 +575,8 @@ claim(
 )
 
 # %% [markdown]
-# *Dog bites man* and *man bites dog* would be one. So every position gets a vector of its own, which is
-# added to the word's. The first Transformer computed them: waves, from fast to slow, a sine and a
+# *Dog bites man* and *man bites dog* would be one. So every position gets a vector of its own, a
+# [*position embedding*](../docs/glossary.md#position-embedding), which is added to the word's. The first Transformer computed them: waves, from fast to slow, a sine and a
 # cosine of each. They work like the digits of a clock: seconds, minutes, hours.
 #
 # $$P_{p,\,2i} = \sin\frac{p}{10000^{2i/H}} \qquad P_{p,\,2i+1} = \cos\frac{p}{10000^{2i/H}}$$
@@ -653,11 +653,11 @@ check.sinusoidal_positions(sinusoidal_positions_answer)
 # %% [markdown]
 # ## The feed-forward is a memory
 #
-# After attention, each token thinks for itself: two linear maps with a bend between, the same for every
+# After attention, each token thinks for itself, in the [*feed-forward*](../docs/glossary.md#feed-forward): two linear maps with a bend between, the same for every
 # token. Two thirds of a block's weights are here. What for? Read it as a memory with keys and values,
 # like attention, but over facts that were learned, not over the words of the text. The rows of the
 # first matrix are keys: patterns. The columns of the second are values: what to add when a pattern
-# is met. The bend is a ReLU here, which makes 0 of what is negative; BERT has GELU, a rounder one.
+# is met. The bend is a ReLU here, which makes 0 of what is negative; BERT has [*GELU*](../docs/glossary.md#gelu), a rounder one.
 
 # %%
 patterns = torch.tensor([[1, -1, 0], [-1, 1, 0]]).float()  # (2, H): water, not money; the reverse
@@ -709,7 +709,7 @@ check.encoder_block(encoder_block_answer)
 show_source(blocks.EncoderBlock.forward)
 
 # %% [markdown]
-# An *encoder* is a stack of these. Is ours PyTorch's? We copy the weights over and compare, with padding,
+# An [*encoder*](../docs/glossary.md#encoder) is a stack of these. Is ours PyTorch's? We copy the weights over and compare, with padding,
 # post-LN and pre-LN.
 
 
@@ -784,7 +784,7 @@ def kept_mb(length):
 kept = [kept_mb(length) for length in lengths]
 legend(torch.tensor(kept), lengths, ["pairs", "others"])
 
-# %%
+# %% tags=["slide-cost"]
 show(
     figures.cost_figure(lengths, times, kept),
     alt="Two charts with logarithmic axes against the number of tokens, time on the left and memory on "
@@ -808,7 +808,7 @@ claim("from 64 to 2048 tokens, pairs grow at least twice as much in time", pairs
 # Now we train one. The puzzle has four facts, each a key with its value, and then asks for all keys in
 # another order:
 
-# %%
+# %% tags=["slide-puzzle"]
 generator = torch.Generator().manual_seed(0)
 input_ids, labels = recall_puzzles(500, generator=generator)
 for puzzle, answers in zip(input_ids[:3], labels[:3]):
@@ -846,11 +846,11 @@ def train_reader(*, mask, steps=300, **options):
 
 
 # %% [markdown]
-# We let it read from left to right, with the causal mask. Then there is one way to solve the puzzle,
+# We let it read from left to right, with the [*causal mask*](../docs/glossary.md#causal-mask). Then there is one way to solve the puzzle,
 # and we can hope to see it. Beside it we train three that lack something. Make a bet first: which of
 # the four will learn it?
 
-# %%
+# %% tags=["slide-train"]
 began = time.perf_counter()
 mask = library.causal_mask(12)
 readers = {
@@ -865,7 +865,7 @@ print(f"four trainings: {time.perf_counter() - began:.0f} s")
 for name, (_, curve) in readers.items():
     print(f"{name:>22}: {sum(curve[-20:]) / 20:.0%} right in the last 20 steps")
 
-# %%
+# %% tags=["slide-learning"]
 curves = {name: curve for name, (_, curve) in readers.items()}
 show(
     figures.learning_figure("What does it take to answer “c 4 d 8 e 7 g 2 : e?” with 7?", curves),
@@ -940,12 +940,12 @@ show(
 # There it is. **Layer 0**: each value looks one to the left and takes along whose value it is. **Layer 1**:
 # each question looks for the value that carries its own key, and reads it. Nobody wrote this
 # algorithm; 300 steps of gradient descent found it. Large language models do the same to continue what
-# they have read before; the second of the two heads is called an *induction head* there.
+# they have read before; the second of the two heads is called an [*induction head*](../docs/glossary.md#induction-head) there.
 #
 # The viewer shows every head. Follow a question (tokens 8 to 11) through both layers. In a page without a
 # kernel, the figure stands for it.
 
-# %%
+# %% tags=["slide-answer"]
 viewed = [layer[0] for layer in after]  # the first puzzle: (A, S, S) per layer
 show(
     attention_figure(viewed, names, layer=1, head=best[1], token=8),
@@ -987,7 +987,7 @@ quiz.twice_as_long()
 # ## To read
 #
 # - Vaswani and others (2017), *Attention Is All You Need*: section 3 is this notebook.
-# - Devlin and others (2018), *BERT*: what an encoder is good for. The next notebook takes it apart.
+# - Devlin and others (2019), *BERT*: what an encoder is good for. The next notebook takes it apart.
 # - Xiong and others (2020), *On Layer Normalization in the Transformer Architecture*: post-LN and pre-LN.
 # - Geva and others (2021), *Transformer Feed-Forward Layers Are Key-Value Memories*.
 # - Elhage and others (2021), *A Mathematical Framework for Transformer Circuits*: heads that work in pairs.

@@ -78,7 +78,7 @@ print(machine.describe())
 # ## From words to numbers
 #
 # BERT does not read letters. It reads *token ids*: row numbers of a table that holds one vector per
-# entry of a *vocabulary*. A vocabulary of whole words would never end, one of single letters would make
+# entry of a [*vocabulary*](../docs/glossary.md#vocabulary). A vocabulary of whole words would never end, one of single letters would make
 # texts very long. BERT's lies between: frequent words, and pieces of words for all the others.
 
 # %%
@@ -90,7 +90,7 @@ print(f"{len(vocabulary):,} entries, {inner:,} of them for the inside of a word"
 
 # %% [markdown]
 # The model is MiniLM, a small BERT; its vocabulary is that of `bert-base-uncased`. How is a word cut?
-# The algorithm is called *WordPiece* (Wu et al. 2016) and is *greedy*: from the left, take the longest
+# The algorithm is called [*WordPiece*](../docs/glossary.md#wordpiece) (Wu et al. 2016) and is *greedy*: from the left, take the longest
 # piece that is in the vocabulary, then go on behind it. Watch it look for the first piece of a word.
 
 # %%
@@ -106,7 +106,7 @@ for end in range(len(word), 0, -1):
 # in front, because a piece inside a word is another entry, with another vector, than the same letters at
 # a word's beginning. If some part of the word fits nowhere, the whole word becomes `[UNK]`, *unknown*.
 
-# %%
+# %% tags=["slide-pieces"]
 for word in ("affordable", "unaffordable", "overfitting", "distillation", "déjà"):
     print(f"{word:14}", *wordpiece.wordpiece(word, vocabulary))
 
@@ -192,7 +192,7 @@ pieces = {kind: wordpiece.tokenize(text, vocabulary) for kind, text in kinds.ite
 for kind in kinds:
     print(f"{kind:>8}", *pieces[kind])
 
-# %%
+# %% tags=["slide-characters"]
 letters = [len(kinds[kind]) / len(pieces[kind]) for kind in kinds]
 fig, ax = plt.subplots(figsize=(8, 3.2))
 ax.bar_label(ax.barh(list(kinds), letters, color=COLOURS["blue"]), fmt="%.1f", padding=3)
@@ -213,9 +213,9 @@ show(
 #
 # ### Four special tokens, two segments
 #
-# `[CLS]` opens every text and is where a classifier reads its result. `[SEP]` closes each text. `[MASK]`
+# Four [*special tokens*](../docs/glossary.md#special-tokens) frame a text. `[CLS]` opens it and is where a classifier reads its result. `[SEP]` closes each text. `[MASK]`
 # stands for a hidden word. `[PAD]` fills short texts of a batch, and a mask keeps everybody from looking
-# at it. BERT was trained on pairs of texts, so each token also has a *segment id*: 0 or 1.
+# at it. BERT was trained on pairs of texts, so each token also has a [*segment id*](../docs/glossary.md#segment-id): 0 or 1.
 
 # %%
 pair = wordpiece.encode("Which axis is summed?", vocabulary, pair="The last one.")
@@ -224,7 +224,7 @@ for name, row in (("token", tokens), ("segment", pair["token_type_ids"])):
     print(f"{name:8}", *(f"{entry!s:6}" for entry in row))
 
 # %% [markdown]
-# A BERT has vectors for 512 positions, so longer texts are *truncated*: their end is cut off, and the
+# A BERT has vectors for 512 positions, so longer texts are [*truncated*](../docs/glossary.md#truncation-of-texts): their end is cut off, and the
 # special tokens stay. Nobody warns you. If what matters stands at the end, it is gone.
 
 # %%
@@ -275,7 +275,7 @@ check.embed(embed_answer)
 
 # %% [markdown]
 # Above the embeddings stand the blocks of notebook 01, as the original BERT has them: LayerNorm *after*
-# each addition, a GELU with the exact error function. At the end the *pooler*, a linear map and a tanh,
+# each addition, a GELU with the exact error function. At the end the [*pooler*](../docs/glossary.md#pooler), a linear map and a tanh,
 # makes one vector of what stands at `[CLS]`. This is a whole BERT:
 
 # %%
@@ -377,7 +377,7 @@ likeness = {
     "the bank with money in it": F.cosine_similarity(river, money).tolist(),
 }
 
-# %%
+# %% tags=["slide-banks"]
 panel = Panel(
     x=range(len(river)),
     lines=likeness,
@@ -399,7 +399,7 @@ claim("after the last layer, two river banks are closer", same[-1] > other[-1] +
 # ## What BERT was trained to do
 #
 # Nobody labelled anything. BERT's main task makes its own labels: hide some words, guess them from the
-# others. This is *masked language modelling*. Of all tokens 15 % are chosen, and for each of them chance
+# others. This is [*masked language modelling*](../docs/glossary.md#masked-language-modelling). Of all tokens 15 % are chosen, and for each of them chance
 # decides: 8 times in 10 it becomes `[MASK]`, once a random token, once it stays as it is. The loss counts
 # the chosen tokens and nothing else; all others have the label −100.
 #
@@ -415,7 +415,7 @@ claim("after the last layer, two river banks are closer", same[-1] > other[-1] +
 # 0.8; it becomes its `random_ids` from there up to 0.9; above, it stays.
 
 
-# %%
+# %% tags=["slide-mask-words"]
 def mask_words(input_ids, is_special, chance, fate, random_ids):
     """New ids and labels; all arguments and both results are (B, S)."""
     # solution
@@ -472,7 +472,7 @@ for (what, share), rule in zip(shares.items(), (0.15, 0.8, 0.1)):
     claim(f"{rule:.0%} {what}, give or take 2 in a hundred", abs(share - rule) < 0.02)
 
 # %% [markdown]
-# BERT had a second task: *next-sentence prediction*. Half of its pairs were two neighbouring passages,
+# BERT had a second task: [*next-sentence prediction*](../docs/glossary.md#next-sentence-prediction). Half of its pairs were two neighbouring passages,
 # half were not, and the vector at `[CLS]` had to tell. It turned out to be too easy. A random passage comes
 # from another document and mostly has another *topic*, which a few words give away; whether the second
 # passage *follows* from the first hardly matters. RoBERTa (Liu et al. 2019) left the task out and got no
@@ -482,8 +482,8 @@ for (what, share), rule in zip(shares.items(), (0.15, 0.8, 0.1)):
 # ### The head that guesses
 #
 # A guess is a probability for each of the 30 522 entries. A matrix from 384 numbers to 30 522 would have
-# as many parameters as the table of word embeddings. BERT takes *that very table*: the head is **tied**.
-# The hidden state goes through a small *transform* (linear map, GELU, LayerNorm) and is compared, by dot
+# as many parameters as the table of word embeddings. BERT takes *that very table*: the head is [**tied**](../docs/glossary.md#tied-head).
+# The [*hidden state*](../docs/glossary.md#hidden-state) goes through a small *transform* (linear map, GELU, LayerNorm) and is compared, by dot
 # product, with every word's embedding; one bias per word is added.
 #
 # ### Exercise: tie the decoder
@@ -552,7 +552,7 @@ show(
 # %%
 claim("the loss fell by a third or more", small or losses[-1] < losses[0] * 2 / 3)
 
-# %%
+# %% tags=["slide-guesses"]
 fig = guesses_figure(watch.seen, list(gaps))
 show(
     fig,
@@ -571,7 +571,7 @@ claim(
 # %% [markdown]
 # Now you. Write `[MASK]`, in capitals, wherever a word is to be guessed; there may be several.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-gap"]
 my_sentence = "Returns the [MASK] value of the [MASK] along the given axis."
 for number, guesses in enumerate(top_guesses(masked_lm, tokenizer, my_sentence), 1):
     print(f"gap {number}:", ", ".join(f"{word} {prob:.0%}" for word, prob in guesses))
@@ -601,7 +601,7 @@ for text in (
 # ## Anatomy
 #
 # Which part owns the parameters? A configuration is enough to count them. The model is built on torch's
-# *meta* device, where tensors have a shape and no content: BERT-large takes no memory, and nothing is
+# [*meta*](../docs/glossary.md#meta-device) device, where tensors have a shape and no content: BERT-large takes no memory, and nothing is
 # downloaded.
 
 # %%
@@ -629,7 +629,7 @@ claim("MiniLM has as many as the model that we loaded", sum(counts["MiniLM"].val
 # numbers does not matter; which?
 
 
-# %%
+# %% tags=["slide-count-parameters"]
 def count_parameters(
     n_words, n_positions, n_types, n_layers, hidden_size, n_heads, intermediate_size
 ):
@@ -663,7 +663,7 @@ def count_parameters_answer(
 
 check.count_parameters(count_parameters_answer)
 
-# %%
+# %% tags=["slide-parameters"]
 fig = parts_figure(anatomy.compare(models), per=1e6, unit="M", title="Who owns the parameters?")
 show(
     fig,
@@ -683,10 +683,10 @@ dictionary = counts["DistilBERT"]["word embeddings"]
 print(f"DistilBERT's tied head adds {head:,} parameters; untied it would add {head + dictionary:,}")
 
 # %% [markdown]
-# And the *arithmetic*? We count floating-point operations: a multiplication and an addition are two. A look-up
+# And the *arithmetic*? We count [*floating-point operations*](../docs/glossary.md#floating-point-operations): a multiplication and an addition are two. A look-up
 # in a table costs none.
 
-# %%
+# %% tags=["slide-arithmetic"]
 rows = []
 for length in (16, 64, 128, 256, 512):
     measure = partial(anatomy.flops, length=length, kind=AutoModelForMaskedLM)
@@ -715,7 +715,7 @@ claim("DistilBERT does half of BERT-base's arithmetic", 0.49 < ratio < 0.51)
 #
 # ## What each layer knows
 #
-# If layers are what costs time: do we need them all? We ask each one, with a *probe*. A probe is a small
+# If layers are what costs time: do we need them all? We ask each one, with a [*probe*](../docs/glossary.md#probe). A probe is a small
 # linear classifier on frozen features; what it can read off, the layer knows. The features are one
 # vector per text and layer: the mean of its tokens.
 #
@@ -773,10 +773,10 @@ probes["words shuffled?"] = linear_probe(mixed_features, is_shuffled)
 
 # %% [markdown]
 # And how alike are two layers? Their vectors cannot be compared number by number, because nothing fixes
-# the order of the numbers. *CKA* (Kornblith et al. 2019) asks instead whether the same *texts* are close
+# the order of the numbers. [*CKA*](../docs/glossary.md#cka) (Kornblith et al. 2019) asks instead whether the same *texts* are close
 # to each other in both: 1 means the same pattern, up to a rotation.
 
-# %%
+# %% tags=["slide-layers"]
 alike = cka_matrix(features)
 fig = layers_figure(probes, alike, chance=(1 / 8, 1 / 2))
 show(
@@ -817,7 +817,7 @@ claim("from layer 1 to 4, each is much like the next", small or alike.diagonal(1
 #
 # A probe leaves the model as it is. *Fine-tuning* puts a head on top and trains everything together. This
 # is the whole loop, with our own BERT and a new head for the eight libraries of PyDocs. Where the machine
-# is fast at it, *autocast* computes matrix products in bfloat16; weights and loss stay in float32.
+# is fast at it, [*autocast*](../docs/glossary.md#autocast) computes matrix products in bfloat16; weights and loss stay in float32.
 
 # %%
 torch.manual_seed(0)
@@ -881,7 +881,7 @@ parts |= {f"layer {k}": f"encoder.blocks.{k}." for k in range(model.config.num_h
 parts |= {"pooler": "pooler."}
 moved = {name: 100 * distance(part) for name, part in parts.items()}
 
-# %%
+# %% tags=["slide-moved"]
 fig, ax = plt.subplots(figsize=(8, 3.4))
 ax.barh(list(moved), list(moved.values()), color=COLOURS["green"])
 ax.invert_yaxis()

@@ -96,7 +96,7 @@ print("the largest taken off:   ", (large - 1000).exp() / (large - 1000).exp().s
 #
 # $$p_i = \frac{e^{z_i/T}}{\sum_j e^{z_j/T}}, \qquad \frac{p_i}{p_j} = e^{(z_i-z_j)/T}$$
 
-# %%
+# %% tags=["slide-temperatures"]
 temperatures = [0.25, 1.0, 2.0, 4.0, 20.0]
 table = torch.cat([(logits / T).softmax(-1) for T in temperatures])
 legend(table, [f"T={T:g}" for T in temperatures], classes)
@@ -152,7 +152,7 @@ N_TEXTS = {"smoke": 160, "cpu": 480, "gpu": 2800}[machine.profile()]
 texts, labels = task.test["text"][:N_TEXTS], torch.tensor(task.test["label"][:N_TEXTS])
 t = torch.from_numpy(teacher.predict(texts))  # (N, 8): the teacher's logits
 
-# %%
+# %% tags=["slide-temperature"]
 probes = load_task("probes", say=lambda line: None)
 doubtful = probes.test["text"][:]
 print(doubtful[29])
@@ -181,7 +181,7 @@ claim("at T = 20 the best class has less than a quarter", small or best[2] < 0.2
 # %% [markdown]
 # ### Hard and soft targets
 #
-# A *hard target* is the number of a class: a label, or the teacher's first choice. A *soft target* is a
+# A [*hard target*](../docs/glossary.md#hard-target) is the number of a class: a label, or the teacher's first choice. A [*soft target*](../docs/glossary.md#soft-target) is a
 # whole distribution. Read these sentences and make up your own before you look: which library, and which
 # others could it be?
 
@@ -189,7 +189,7 @@ claim("at T = 20 the best class has less than a quarter", small or best[2] < 0.2
 for k in (29, 31, 83):
     print(f"{k:2}  {doubtful[k]}")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-beliefs"]
 beliefs = torch.from_numpy(teacher.predict(doubtful)).softmax(-1)
 for k in (29, 31, 83):
     top = beliefs[k].topk(3)
@@ -240,7 +240,7 @@ claim(
 # It is knowledge. Averaged over many texts, the doubts draw a map of which libraries resemble each other: on
 # the left the teacher's soft labels on PyDocs, on the right what the writer of the probes noted by hand.
 
-# %%
+# %% tags=["slide-map"]
 noted = torch.zeros(8, 8).index_put((first, second), torch.ones(len(rows)), accumulate=True)
 maps = {
     "the teacher's soft labels": figures.likeness(t.softmax(-1), labels),
@@ -265,11 +265,11 @@ claim("the two maps are alike (rank correlation above 0.3)", small or likeness >
 #
 # The teacher says *p*, the student *q*. How far apart are they? We need three numbers.
 #
-# - **Entropy** $H(p) = -\sum p_i \ln p_i$: how unsure p is.
-# - **Cross-entropy** $CE(p, q) = -\sum p_i \ln q_i$: how surprised q is on average by what p draws.
-# - **KL divergence** $KL(p\,\|\,q) = \sum p_i \ln (p_i/q_i)$: what q pays for not being p.
+# - [**Entropy**](../docs/glossary.md#entropy) $H(p) = -\sum p_i \ln p_i$: how unsure p is.
+# - [**Cross-entropy**](../docs/glossary.md#cross-entropy) $CE(p, q) = -\sum p_i \ln q_i$: how surprised q is on average by what p draws.
+# - [**KL divergence**](../docs/glossary.md#kl-divergence) $KL(p\,\|\,q) = \sum p_i \ln (p_i/q_i)$: what q pays for not being p.
 #
-# The unit is the *nat*, as the logarithm is the natural one. By hand, class by class, for three of them:
+# The unit is the [*nat*](../docs/glossary.md#nat), as the logarithm is the natural one. By hand, class by class, for three of them:
 
 # %%
 p, q = torch.tensor([0.1, 0.2, 0.7]), torch.tensor([0.2, 0.3, 0.5])
@@ -289,7 +289,7 @@ claim("CE(p, q) = H(p) + KL(p‖q)", near(cross_entropy, entropy + kl))
 # widely copied tutorial prints 0.61 for this cross-entropy. You can tell at sight that it is wrong: KL is never
 # negative, so no student can get below H(p).
 
-# %%
+# %% tags=["slide-entropy"]
 students = {"q = p": p, "q = [0.2, 0.3, 0.5]": q, "q = ⅓ each": torch.full((3,), 1 / 3)}
 show(
     figures.entropy_figure(p, students),
@@ -337,7 +337,7 @@ check.kl_divergence(kl_divergence_answer)
 # %% [markdown]
 # ### Two directions
 #
-# KL is not symmetric. *Forward*, KL(p‖q), the teacher's p weighs: where p is large, q must not be small. *Reverse*,
+# KL is not symmetric. [*Forward*](../docs/glossary.md#forward-and-reverse-kl), KL(p‖q), the teacher's p weighs: where p is large, q must not be small. *Reverse*,
 # KL(q‖p), the student's own q weighs: where q is large, p must not be small. A student that can be p ends
 # at p both ways. One that is too small has to choose. We fit one hump to a target of two.
 
@@ -369,7 +369,7 @@ def fitted(divergence):
 forward = fitted(lambda p, q: torch.xlogy(p, p) - p * q.log())
 reverse = fitted(lambda p, q: q * (q.log() - (p + 1e-12).log()))
 
-# %%
+# %% tags=["slide-humps"]
 fits = {"least KL(p‖q), forward": hump(*forward), "least KL(q‖p), reverse": hump(*reverse)}
 show(
     figures.humps_figure(x, target, fits),
@@ -414,7 +414,7 @@ log_q, p = (z / T).log_softmax(-1), (t3 / T).softmax(-1)
 q = log_q.exp().detach()
 slope = grad(-(p * log_q).sum(), z)[0]
 
-# %%
+# %% tags=["slide-lines"]
 line_2 = (torch.eye(3) - q) / T  # row j, column i
 claim("line 1", near(log_q, z / T - (z / T).exp().sum().log()))
 claim("line 2", near(jacobian(lambda z: (z / T).log_softmax(-1), z), line_2))
@@ -492,7 +492,7 @@ lines = {
     "soft, with T², logits 4 times as large": [T**2 * mean_norm(4 * s, 4 * t, T) for T in grid],
 }
 
-# %%
+# %% tags=["slide-t-squared"]
 panel = Panel(grid, lines, "temperature T", "mean norm of the gradient", log="xy")
 show(
     lines_figure("What is left of the soft gradient when T grows?", panel),
@@ -597,7 +597,7 @@ show_source(library.soft_kl)
 # For every position of every text there is a KL. What do we divide their sum by? PyTorch's reductions answer in
 # three ways. Two texts, four tokens, a vocabulary of 1 000:
 
-# %%
+# %% tags=["slide-reductions"]
 generator = torch.Generator().manual_seed(0)
 s3, t4 = (torch.randn(2, 4, 1000, generator=generator) for _ in range(2))  # (B, S, V)
 t4[1] = s3[1]  # of the second text the student knows all
@@ -686,8 +686,8 @@ check.counted_mean(counted_mean_answer)
 # ## What the insides can teach
 #
 # Logits are what a model says; hidden states are what it says it with. Two losses compare them token by token: the
-# **cosine** loss, 1 − cos(s, t), and the **squared distance**, the mean of (s − t)². If the student is narrower, there
-# must be a *projection* in between, a linear map that is trained along (FitNets: Romero et al. 2015, eq. 3).
+# [**cosine**](../docs/glossary.md#cosine-loss) loss, 1 − cos(s, t), and the [**squared distance**](../docs/glossary.md#squared-distance), the mean of (s − t)². If the student is narrower, there
+# must be a [*projection*](../docs/glossary.md#projection) in between, a linear map that is trained along (FitNets: Romero et al. 2015, eq. 3).
 # What does each of them see? We change a teacher's hidden states in four ways and ask all three.
 
 # %%
@@ -768,7 +768,7 @@ check.cosine_loss(cosine_loss_answer)
 # ## DistilBERT's triple loss
 #
 # DistilBERT was distilled on masked language modelling: both models read the same sentence with hidden words. The
-# paper (Sanh et al. 2019, section 2) names three terms. How they are put together, only the code says.
+# paper (Sanh et al. 2019, section 2) names three terms, the [*triple loss*](../docs/glossary.md#triple-loss). How they are put together, only the code says.
 #
 # | | the paper | the authors' code |
 # |---|---|---|
@@ -795,7 +795,7 @@ parts = library.triple_loss(
     s_logits, t_logits.detach(), chosen, s_hidden, t_hidden.detach(), attention_mask
 )
 
-# %%
+# %% tags=["slide-looks"]
 looks = {
     "soft": grad(parts.soft, s_logits, retain_graph=True)[0],
     "MLM": grad(parts.masked_lm, s_logits)[0],
@@ -814,7 +814,7 @@ claim(
 # %% [markdown]
 # ### What is each part worth?
 #
-# The paper left out one part at a time and gave the change in the mean over GLUE (Table 4). We do the same in
+# In an [*ablation*](../docs/glossary.md#ablation), the paper left out one part at a time and gave the change in the mean over GLUE (Table 4). We do the same in
 # the small: students of three layers, some hundred texts of PyDocs, two seconds each. Our parts are the soft loss, the
 # hidden loss (squared distance of [CLS] vectors) and the hard loss. One number says nothing, so each student is
 # trained three times, on other texts each time. We add the control that papers forget: labels alone.
@@ -868,7 +868,7 @@ for name, numbers in results.items():
     agreement, distance = numbers.T.tolist()
     print(f"{name:>15}: ", *(f"{a:5.1f}" for a in agreement), "  ", *(f"{d:.3f}" for d in distance))
 
-# %%
+# %% tags=["slide-ablation"]
 missed = {name: n - results["all three"] for name, n in results.items() if name != "all three"}
 points = {name: difference[:, 0].tolist() for name, difference in missed.items()}
 show(
@@ -883,7 +883,7 @@ show(
 # Is a difference more than chance? Per seed both students saw the same texts, so we take the differences seed by
 # seed. Their mean has an interval, from Student's t for so few numbers.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-intervals"]
 T_975 = {2: 12.71, 3: 4.30, 5: 2.78}[SEEDS]  # Student's t for so many seeds, two-sided 95 %
 for name, differences in missed.items():
     reach = T_975 * differences.std(0) / math.sqrt(SEEDS)

@@ -89,7 +89,7 @@ print(machine.describe())
 # its teacher's head, and some of its teacher's layers, with their weights. Twelve layers, six places:
 # there are 924 ways to choose. Four of them have been tried most.
 
-# %%
+# %% tags=["slide-maps"]
 maps = {
     "every other": tuple(range(0, 12, 2)),
     "the original's": layer_map(12, 6),
@@ -117,7 +117,7 @@ show(
 # the first.
 
 
-# %%
+# %% tags=["slide-spread-layers"]
 def spread_layers(n_teacher, n_student):
     """The teacher's layers that a student of `n_student` layers keeps, a tuple."""
     # solution
@@ -163,8 +163,8 @@ wanted = teacher_signals(teacher, test, progress=False)["teacher_logits"].argmax
 #
 # > Difficulty: medium · about 10 minutes
 #
-# Return three numbers from 0 to 1: the share *p*, and the ends of its 95 % interval, 1.96 *standard
-# errors* below and above. The standard error of a share of *N* texts is √(*p* (1 − *p*) / *N*).
+# Return three numbers from 0 to 1: the share *p*, and the ends of its 95 % interval, 1.96 [*standard
+# errors*](../docs/glossary.md#standard-error) below and above. The standard error of a share of *N* texts is √(*p* (1 − *p*) / *N*).
 
 
 # %%
@@ -214,7 +214,7 @@ answers = {
 }
 at_start = {layers: (said == wanted).float().mean().item() for layers, said in answers.items()}
 
-# %%
+# %% tags=["slide-choices"]
 choices = {
     "every other": (0, 2, 4),
     "both ends": layer_map(6, 3),
@@ -244,7 +244,7 @@ claim("without it, nine texts of ten get one and the same class", small or min(t
 #
 # But a student is not used at step 0. It is trained, and the head with it. We take the four choices
 # with names and distil each for 200 short steps: the soft loss alone, no hidden states to match, so
-# that no map is favoured. The *seed* decides in which order the texts come; nothing else is left to
+# that no map is favoured. The [*seed*](../docs/glossary.md#seed) decides in which order the texts come; nothing else is left to
 # chance.
 
 # %%
@@ -285,7 +285,7 @@ for name, layers in choices.items():
     if name == "both ends":
         after = students[0]  # we shall look into this one
 
-# %%
+# %% tags=["slide-repair"]
 show(
     figures.repair_figure(MARKS, measured),
     alt="On the left, agreement by training step for four choices of layers: far apart at step 0, closer "
@@ -314,10 +314,10 @@ claim("every choice ends above all twenty starts", small or last.min() > max(at_
 
 # %% [markdown]
 # Is what is left of the difference real? Seed by seed the four have seen the same texts in the same
-# order, so we may compare them *in pairs*: the difference for each seed, and the interval of its
+# order, so we may compare them [*in pairs*](../docs/glossary.md#paired-comparison): the difference for each seed, and the interval of its
 # mean. If that holds zero, three seeds cannot tell the two apart.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-pairs"]
 other, ends, first, last = (seen[:, -1] for seen in measured.values())
 spread, beside = (other + ends) / 2, (first + last) / 2
 pairs = {"both ends − every other": ends - other, "the first − the last": first - last}
@@ -395,7 +395,7 @@ check.copy_layers(copy_layers_answer)
 # for the real thing, BERT-base with both of its heads, 12 → 6 layers. It needs names and shapes, no
 # weights, so the teacher is built on the *meta* device, where tensors have no content.
 
-# %%
+# %% tags=["slide-plan"]
 with torch.device("meta"):
     bert_base = BertForPreTraining(BertConfig())
 plan = plan_student(bert_base, layers=6, keep_token_types=False)
@@ -414,7 +414,7 @@ claim("nothing is new: this student has no random number in it", not plan.new)
 # %% [markdown]
 # Tensors that are shared are counted once: the decoder is the table of words, and of its own has one
 # bias per word. Then read what is dropped: six layers; the pooler and the head for next-sentence
-# prediction, which served a task that DistilBERT gave up (notebook 02). And what is *folded* are the
+# prediction, which served a task that DistilBERT gave up (notebook 02). And what is [*folded*](../docs/glossary.md#folded-token-types) are the
 # token types.
 #
 # ### What becomes of the token types?
@@ -499,7 +499,7 @@ for student in kinds:
 # And what would dropping row 0 have cost? We keep all six layers, take the row off the positions
 # again, and look at the KL of the guesses, over all tokens of our sentences.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-fold"]
 folded = student_from_teacher(guesser, layers=6, keep_token_types=False)
 dropped = copy.deepcopy(folded)
 row = guesser.bert.embeddings.token_type_embeddings.weight[0]
@@ -625,7 +625,7 @@ for name, model in models.items():
 # against 410 seconds for one pass over a data set on a Xeon, one text at a time, *60 % faster*. That
 # is 1.63 times as fast, or 61 % of the time.
 
-# %%
+# %% tags=["slide-savings"]
 left = {
     "parameters": parameters(student) / parameters(base),
     "bytes on disk": megabytes["6 × 768"] / megabytes["BERT-base"],
@@ -650,7 +650,7 @@ claim("32 texts: less than 65 %", small or left["time, 32 texts"] < 0.65)
 # another machine, other texts and other code, and we do not know what else its seconds hold: do not
 # carry a ratio from one machine to another. Measure it.
 
-# %%
+# %% tags=["slide-widths"]
 counts = {}
 for name, model in models.items():
     amounts = anatomy.count(model.config)
@@ -682,9 +682,9 @@ claim("so less than a quarter of BERT-base is left", sum(narrow.values()) < 109.
 # takes its mean over fewer numbers. Nothing that comes out is what it was.
 #
 # How much is lost can be seen in the word embeddings, as they are our own teacher's. Of 384
-# coordinates we keep *k*: the first ones (*truncation*), or the best directions that there are, by a
-# *singular value decomposition* (SVD). The share of the sum of squares that survives is called the
-# *energy kept*. No *k* directions keep more than those of the SVD (Eckart and Young 1936).
+# coordinates we keep *k*: the first ones ([*truncation*](../docs/glossary.md#truncation-of-width)), or the best directions that there are, by a
+# [*singular value decomposition*](../docs/glossary.md#singular-value-decomposition) (SVD). The share of the sum of squares that survives is called the
+# [*energy kept*](../docs/glossary.md#energy). No *k* directions keep more than those of the SVD (Eckart and Young 1936).
 
 # %%
 table = guesser.get_input_embeddings().weight.detach()  # (V, H)
@@ -740,7 +740,7 @@ for name, inherit in (("truncated", True), ("random", False)):
     seen = [distil(student, seed, freeze_words=False) for seed, student in zip(SEEDS, students)]
     halves[name] = np.array(seen)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-narrow"]
 print("agreement in %, at steps", *MARKS)
 for name, seen in {"full width": measured["both ends"], **halves}.items():
     print_marks(name, seen)
@@ -776,7 +776,7 @@ alike = {
     for moment, student in (("cut, not trained", cut), ("distilled", distilled))
 }
 
-# %%
+# %% tags=["slide-likeness"]
 show(
     figures.likeness_figure(alike),
     alt="Two maps of likeness, student's layers against the teacher's. In both, the embeddings and the first "
@@ -855,7 +855,7 @@ for name, part in curve.items():
 # Side by side, on sentences of our own: what the teacher guesses, what is left of it after the cut,
 # and what the student has back.
 
-# %%
+# %% tags=["slide-guesses"]
 gaps = [
     "Returns [MASK] if the file exists, otherwise False.",
     "This [MASK] returns the sum of its arguments.",

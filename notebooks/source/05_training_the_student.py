@@ -120,7 +120,7 @@ teacher = load_masked_lm(folder).to(device)
 # Notebook 02 read one text per row and filled the short rows with [PAD]. A model computes for every
 # one of those, and learns from none. How many are there?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-padding"]
 corpus = read_corpus("pydocs", say=str)
 lengths = np.array([len(ids) for ids in tokenizer(corpus["text"][:3200])["input_ids"]])
 rows = np.minimum(lengths, size["length"]).reshape(-1, 32)  # 100 batches of 32 texts
@@ -134,7 +134,7 @@ print(
 claim("of a batch of padded texts, at least a third is padding", small or padding > 1 / 3)
 
 # %% [markdown]
-# So we pour all documents into one stream, with [SEP] between them, and cut it into *blocks* of equal
+# So we pour all documents into one stream, with [SEP] between them, and cut it into [*blocks*](../docs/glossary.md#block-of-text) of equal
 # length. Nothing is padded. A long document goes on in the next block, and all that is lost is what
 # fills no block at the very end.
 #
@@ -249,7 +249,7 @@ check.mask_tokens_by_hand(mask_tokens_by_hand_answer)
 
 # %% [markdown]
 # BERT's authors masked their corpus once, ten times over, and read each copy four times. RoBERTa's
-# drew new masks every time a text was read: *dynamic masking*. It costs nothing, and a text that is
+# drew new masks every time a text was read: [*dynamic masking*](../docs/glossary.md#dynamic-masking). It costs nothing, and a text that is
 # read ten times asks ten different questions. Here is one block of ours in three epochs.
 
 # %%
@@ -275,7 +275,7 @@ show(
 # Where does the chance come from? If from one generator that runs along with the training, then what
 # is hidden in a block depends on all that was drawn before it: on the order of the batches, on the
 # number of processes that load data, and on where a training was interrupted. None of that can be
-# repeated. So we want a mask that is a function of three numbers: the **seed**, the **epoch**, and the
+# repeated. So we want a mask that is a function of three numbers: the **seed**, the [**epoch**](../docs/glossary.md#epoch), and the
 # **number** of the block.
 #
 # ### Exercise: a mask that knows its place
@@ -392,7 +392,7 @@ def train_by_hand(student, batches, recipe):
 # arrive in the wrong modes: the teacher in train mode, the student in eval mode.
 
 
-# %%
+# %% tags=["slide-training-step"]
 def training_step(student, teacher, batch, optimizer, temperature):
     """The loss of one step: soft (with T²) + masked LM, means over the tokens with a label."""
     # solution
@@ -503,14 +503,14 @@ recipe = PretrainRecipe(
 )
 dashboard = Dashboard(tokenizer, gaps, every=max(1, size["steps"] // 3))
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-train"]
 student = copy.deepcopy(start)
 logs = {}
 logs["with its teacher"] = distil_mlm(
     student, teacher, masked, recipe, progress=False, callbacks=[dashboard]
 )
 
-# %%
+# %% tags=["slide-dashboard"]
 show(
     dashboard.figure(),
     alt="The dashboard at the end: the loss and its parts fall, fast at first; the learning rate rises and "
@@ -525,13 +525,13 @@ for part in parts:
 
 # %% [markdown]
 # A line of the log holds all three parts and three numbers about speed. **Tokens per second** tell how
-# long you will wait. The **share of padding** is 0, because of the blocks. **MFU**, model FLOPs
+# long you will wait. The **share of padding** is 0, because of the blocks. [**MFU**](../docs/glossary.md#mfu), model FLOPs
 # utilization, tells whether you wait for arithmetic: the operations that the two models need per second,
 # as a share of what the machine does when it multiplies large matrices and nothing else. The rest
 # goes into everything that is no matrix product: softmax, LayerNorm, moving numbers around, the
 # optimizer.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-log-line"]
 line = logs["with its teacher"][-1]
 for name in (
     "step",
@@ -548,7 +548,7 @@ for name in (
 # %% [markdown]
 # ## Was it the teacher?
 #
-# The loss fell. That proves little. Three questions are open, and each needs a *control*: another
+# The loss fell. That proves little. Three questions are open, and each needs a [*control*](../docs/glossary.md#control): another
 # student that differs in one thing.
 #
 # - Would it have learned as much from the text alone? **Without a teacher**: the same start, the same
@@ -564,7 +564,7 @@ torch.manual_seed(0)
 from_nothing = type(start)(start.config).to(device)
 logs["random start"] = distil_mlm(from_nothing, teacher, masked, recipe, progress=False)
 
-# %%
+# %% tags=["slide-losses"]
 show(
     figures.losses_figure(logs),
     alt="Three panels, one per part of the loss, and a line for each run. Starting from random weights, all "
@@ -573,7 +573,7 @@ show(
 
 # %% [markdown]
 # Their losses cannot be compared: they are made of different parts, on text they train on. So all are
-# asked about the same hidden words of text that none of them has read. **Perplexity** is exp(mean
+# asked about the same hidden words of text that none of them has read. [**Perplexity**](../docs/glossary.md#perplexity) is exp(mean
 # loss): 50 means as unsure as between 50 words that are equally likely. **Agreement** is the share of
 # gaps where a student's first guess is its teacher's. The intervals come from resampling blocks:
 # words in one block depend on each other.
@@ -593,7 +593,7 @@ scores = {
     for name, g in guesses.items()
 }
 
-# %%
+# %% tags=["slide-controls"]
 show(
     figures.controls_figure(scores),
     alt="Perplexity and agreement of five models with intervals. The teacher is best; the student with its "
@@ -606,7 +606,7 @@ show(
 # block, as notebook 04 did with seeds. What is left is the ratio of two perplexities, and it is known
 # much better than either.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-leads"]
 leads = {
     name: compare_guesses(guesses["with its teacher"], guesses[name], teacher=guesses["teacher"])
     for name in ("without a teacher", "random start", "untrained")
@@ -637,7 +637,7 @@ for name, lead in leads.items():
 # What did it learn in words? The guesses of the dashboard, once more, beside the teacher's. The
 # student becomes surer, and it becomes surer of what its teacher says, right or wrong.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-guesses"]
 for k, gap in enumerate(gaps):
     print(gap)
     said = {f"step {step}": words[k][0] for step, words in dashboard.seen.items()}
@@ -647,7 +647,7 @@ for k, gap in enumerate(gaps):
 # %% [markdown]
 # ## Larger batches than fit
 #
-# Memory bounds the batch. *Accumulation* adds up the gradients of several small batches before the
+# Memory bounds the batch. [*Accumulation*](../docs/glossary.md#gradient-accumulation) adds up the gradients of several small batches before the
 # optimizer steps; the result must be that of one large batch. It is, if the losses are divided by the
 # right number. Each small batch has its own number of hidden words. A mean of means gives the words
 # of a batch with few of them more weight. For a long time most training code had this fault,
@@ -660,7 +660,7 @@ for k, gap in enumerate(gaps):
 # The model answers with `.logits`, (B, S, V); the loss is the masked LM of all labels of the step.
 
 
-# %%
+# %% tags=["slide-accumulate"]
 def accumulate(model, micro_batches, optimizer):
     """The masked-LM loss of one optimizer step made of several micro-batches, as of one batch."""
     # solution
@@ -716,7 +716,7 @@ claim("4 batches of 8 train like 1 of 32, within 1 %", apart < 0.01)
 # happens next: the optimizer's averages, the learning rate's place on its line, the state of every
 # random generator, the place in the data. Masks need nothing: they know their place.
 #
-# It must also *arrive* on disk. A process can die in the middle of writing. So a checkpoint is written
+# It must also *arrive* on disk. A process can die in the middle of writing. So a [*checkpoint*](../docs/glossary.md#checkpoint) is written
 # into a hidden folder and renamed when it is complete: a renaming happens as a whole or not at all.
 # With it goes a manifest, the hash of every file; a checkpoint that was damaged later is found out,
 # named and skipped.
@@ -815,7 +815,7 @@ claim(
     resumed["student"] == whole["student"],
 )
 
-# %%
+# %% tags=["slide-resume"]
 before = [line for line in resumed["log"] if line["step"] <= resumed_from]
 show(
     figures.resume_figure(
@@ -837,6 +837,9 @@ show(
 # drive.mount("/content/drive")
 # distil_mlm(student, teacher, masked, recipe, out="/content/drive/MyDrive/shrinking-bert")
 # ```
+#
+# The tick `keep_on_drive` in the first cell of this page mounts it too: prepared teachers and your progress
+# are then kept there.
 #
 # The `gpu` size of this page is made for at most 45 minutes on a T4, all three trainings together.
 # That is planned from its arithmetic, not measured; `make gpu-results` measures it on the GPU you have.

@@ -74,7 +74,7 @@ print(machine.describe())
 # ## Texts, and not one of them twice
 #
 # The task is PyDocs, as in notebook 00: which of eight libraries documents itself like this? We pretend
-# to be poor. There are a few labelled texts, more texts that nobody has labelled, a *dev* set to choose
+# to be poor. There are a few labelled texts, more texts that nobody has labelled, a [*dev*](../docs/glossary.md#dev-set) set to choose
 # by, and a *test* set to report. Texts are cut to 24 tokens, to save your time.
 
 # %%
@@ -105,7 +105,7 @@ def read(rows, known=True):
     return encode(tokenizer, rows["text"], rows["label"] if known else None, max_length=24)
 
 
-# %%
+# %% tags=["slide-texts"]
 labelled, dev = read(take("train", N)), read(take("dev", size["dev"]))
 unlabelled = read(take("train", size["unlabelled"], start=MANY), known=False)
 test_rows = take("test", size["test"])
@@ -196,7 +196,7 @@ teacher = fine_tuned(labelled, 2 * STEPS)
 
 
 # %% [markdown]
-# It reads every text once, and what it says is *cached*: for a task the inputs never change, so why
+# It reads every text once, and what it says is [*cached*](../docs/glossary.md#cached-signals): for a task the inputs never change, so why
 # compute a teacher's answer again in each epoch? Three things can go wrong with a cache, and none of them
 # raises an error.
 #
@@ -318,7 +318,7 @@ check.epochs_for(epochs_for_answer)
 # a label (−100) there is the soft part alone, with weight 1. Return the mean over all texts.
 
 
-# %%
+# %% tags=["slide-partly-labelled-loss"]
 def partly_labelled_loss(student_logits, teacher_logits, labels, alpha, temperature):
     """A scalar, for logits (N, C) and labels (N,)."""
     # solution
@@ -411,7 +411,7 @@ said = {
     name: taught(teacher, rows, **options) for name, (rows, options) in variants.items()
 }  # (seeds, N, C) each
 
-# %%
+# %% tags=["slide-six-students"]
 teacher_says = predict(teacher)
 
 
@@ -495,7 +495,7 @@ hard = {FEW: taught(few_teacher, few), N: said["hard"], MANY: taught(expert, man
 more = {FEW: taught(few_teacher, few_more), N: said["both, unlabelled texts"]}
 more[MANY] = large[MANY]  # here the large teacher is their own
 
-# %%
+# %% tags=["slide-few-labels"]
 of_teachers = [right(predict(model)).mean() for model in (few_teacher, teacher, expert)]
 students = {"hard": hard, "unlabelled texts": more, "the large teacher": large}
 lines = {
@@ -508,7 +508,7 @@ show(
     "are far above the others where labels are few.",
 )
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-few-labels-leads"]
 for row, n in enumerate(large):
     print(f"{n} labels")
     for name in list(lines)[1:]:
@@ -540,7 +540,7 @@ claim(
 # Two numbers that every paper sets and few explain. We sweep them on a grid, look at *dev*, and write
 # into the title how far each number may be trusted.
 
-# %%
+# %% tags=["slide-grid"]
 temperatures, alphas = (1.0, 2.0, 4.0), (0.0, 0.5, 0.9)
 grid = np.zeros((len(temperatures), len(alphas)))
 for row, column in np.ndindex(*grid.shape):
@@ -564,7 +564,7 @@ claim("best and worst of the grid: their intervals overlap", small or np.ptp(gri
 # ## A proper search, and a warning
 #
 # Learning rate and depth matter more. A grid over them spends most of its time on settings that were
-# hopeless after an epoch. A *search* proposes the next trial from those before it, and *prunes* a trial
+# hopeless after an epoch. A [*search*](../docs/glossary.md#hyperparameter-search) proposes the next trial from those before it, and *prunes* a trial
 # that lags behind the others. The library's `search` asks Optuna, by way of
 # `Trainer.hyperparameter_search`; it is given train and dev, and has no place for test.
 
@@ -600,7 +600,7 @@ claim("the largest rate tried has not won", small or found.recipe.learning_rate 
 # differently: some are better, some worse, none by design. We have a *small* test set, 60 texts, and
 # choose the best candidate on it. Then we look at the texts that were not used for choosing.
 
-# %%
+# %% tags=["slide-luck"]
 chance = np.random.default_rng(0)
 mixtures = np.eye(8) + 0.25 * chance.standard_normal((40, 8, 8))  # forty heads
 candidates = np.einsum("nc,kcd->knd", said["both"][0].numpy(), mixtures)  # (40, N, 8)
@@ -672,12 +672,12 @@ check.choose_run(choose_run_answer)
 # With few labels a student reads the same texts over and over, until it knows them by heart. There is a
 # long list of remedies. We measure six, one at a time, against the *hard* student of the fewest labels:
 #
-# - **early stopping**: keep the epoch that was best on dev (which costs labels, too);
-# - **weight decay**: pull all weights towards zero, ten times as hard as usual;
-# - **dropout**: strike out a tenth of all activations;
+# - [**early stopping**](../docs/glossary.md#early-stopping): keep the epoch that was best on dev (which costs labels, too);
+# - [**weight decay**](../docs/glossary.md#weight-decay): pull all weights towards zero, ten times as hard as usual;
+# - [**dropout**](../docs/glossary.md#dropout): strike out a tenth of all activations;
 # - **words dropped**: new texts in which words are hidden; the teacher says what it thinks of them;
-# - **words replaced**: the same, but a masked LM fills the gaps with words that fit (*mask-and-fill*);
-# - **FGM**: move the word vectors to where the loss is larger, and learn from these as well.
+# - **words replaced**: the same, but a masked LM fills the gaps with words that fit ([*mask-and-fill*](../docs/glossary.md#mask-and-fill));
+# - [**FGM**](../docs/glossary.md#fgm): move the word vectors to where the loss is larger, and learn from these as well.
 #
 # The masked LM is the one of notebook 02. It proposes words; the labels of such texts are nobody's, so
 # again it is the teacher that answers.
@@ -762,8 +762,8 @@ claim(
 # ## As right as it is sure?
 #
 # A classifier also says how sure it is. If you send the unsure texts to a person, that number must mean
-# something: of the texts where it says 0.8, eight in ten should be right. The *expected calibration
-# error* (ECE) is how far off that is on average.
+# something: of the texts where it says 0.8, eight in ten should be right. The [*expected calibration
+# error*](../docs/glossary.md#expected-calibration-error) (ECE) is how far off that is on average.
 #
 # ### Exercise: the calibration error
 #
@@ -804,7 +804,7 @@ check.calibration_error(calibration_error_answer)
 # We look at the large teacher, at a student of it that had all labels and the unlabelled texts, and
 # at one that has read the fewest labels over and over, hard.
 
-# %%
+# %% tags=["slide-reliability"]
 student = distil(expert, joined(told(expert, many), expert_more), 0)
 overfed = distil(few_teacher, few, 0)
 labels = test.columns["labels"].numpy()
@@ -830,7 +830,7 @@ warmth = {
 }
 cooled = {name: calibrated(each / warmth[name]) for name, each in answers.items()}
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-ece"]
 for name in trio:
     was, now = measured[name].ece, cooled[name].ece
     print(f"{name:>18}: ECE {was:.2f}, with T = {warmth[name]:.2f} {now:.2f}")
@@ -845,7 +845,7 @@ claim(
 )
 
 # %% [markdown]
-# *Temperature scaling* divides all logits by one number, fitted on dev (Guo and others 2017). It is the
+# [*Temperature scaling*](../docs/glossary.md#temperature-scaling) divides all logits by one number, fitted on dev (Guo and others 2017). It is the
 # cheapest repair there is: no answer changes, only how sure the model says it is.
 #
 # ## Where it loses
@@ -884,7 +884,7 @@ largest = max(count for name, count in table.items() if name != "p")
 claim("both right is the largest count", small or table["both_right"] == largest)
 
 # %% [markdown]
-# `p` is from McNemar's test: it looks only at the texts that one alone gets right. Counts are quick to read
+# `p` is from [*McNemar's test*](../docs/glossary.md#mcnemars-test): it looks only at the texts that one alone gets right. Counts are quick to read
 # and easy to argue about. Now *read*: twenty texts about which the two are surest and do not agree.
 
 
@@ -936,7 +936,7 @@ show(
 # With a running kernel, type below; the table follows every letter. (In a page without a kernel, the
 # figure above stands for it.) Watch where a single word turns one of the two and not the other.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-type"]
 compare_while_typing(pair, my_sentences)
 
 # %% [markdown]

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import build_notebooks  # noqa: E402 - it lives in tools/, which is no package
 from notebook_rules import LEAST_STRICT, WIDGET, problems  # noqa: E402
-from notebook_source import read_source  # noqa: E402
+from notebook_source import read_source, written  # noqa: E402
 
 SOURCES = build_notebooks.select([], ROOT)
 
@@ -92,7 +92,7 @@ def build(root, *arguments):
 
 
 def code_of(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return written(notebook)  # the cell for Colab has tests of its own
 
 
 def text_of(cell):
@@ -112,7 +112,8 @@ def executed(tmp_path_factory):
 class TestSource:
     def cells(self, course, text, **options):
         root = course(text)
-        return read_source(root / "notebooks/source/00_small.py", **options).cells
+        cells = read_source(root / "notebooks/source/00_small.py", **options).cells
+        return [cell for cell in cells if cell.id != "google-colab"]
 
     def test_a_solution_cell_is_folded_under_the_exercise(self, course):
         cells = self.cells(course, GOOD)
@@ -163,15 +164,19 @@ class TestExecution:
         assert cells[1].outputs[-1].data["text/plain"] == "42"
         assert text_of(cells[4]) == "✓ six is even\n"
         assert "not attempted yet" in text_of(cells[6])
-        assert [cell.execution_count for cell in cells] == list(range(1, 9))
+        assert [cell.execution_count for cell in cells] == list(range(2, 10))
+        [colab] = [cell for cell in stored(executed).cells if cell.id == "google-colab"]
+        assert (colab.execution_count, colab.outputs) == (1, [])
         assert build(executed, "--check") == 0
 
     def test_metadata_is_the_least_there_can_be(self, executed):
         notebook = stored(executed)
-        assert notebook.metadata.keys() == {"kernelspec", "language_info"}
+        assert notebook.metadata.keys() == {"kernelspec", "language_info", "course"}
         assert notebook.metadata.kernelspec.name == "python3"
         assert notebook.metadata.language_info == {"name": "python"}
-        assert all(cell.metadata.keys() <= {"tags"} for cell in notebook.cells)
+        own = [cell for cell in notebook.cells if cell.id != "google-colab"]
+        assert len(own) == len(notebook.cells) - 1
+        assert all(cell.metadata.keys() <= {"tags"} for cell in own)
 
     def test_corpus_text_leaves_no_output(self, executed):
         assert code_of(stored(executed))[-1].outputs == []
@@ -194,7 +199,7 @@ class TestExecution:
         done = subprocess.run(
             [*command, "-p", "no:cacheprovider", notebook], capture_output=True, text=True
         )
-        assert "8 passed" in done.stdout, done.stdout
+        assert "9 passed" in done.stdout, done.stdout
 
     def test_the_kernel_is_this_python_and_works_beside_the_notebooks(
         self, course, tmp_path, monkeypatch
@@ -217,8 +222,9 @@ class TestExecution:
         assert build(course(SETUP + "# %%\n1\n"), "--execute") == 0
         lines = capsys.readouterr().out.splitlines()
         assert [re.sub(r"\d+:\d\d$", "t", line) for line in lines] == [
-            "00_small  cell 1/2  t",
-            "00_small  cell 2/2  t",
+            "00_small  cell 1/3  t",
+            "00_small  cell 2/3  t",
+            "00_small  cell 3/3  t",
         ]
 
     def test_widgets_leave_no_view_in_the_file(self, course):
@@ -240,7 +246,7 @@ class TestExecution:
         answered = code_of(stored(tmp_path, folder="answered"))
         assert text_of(answered[6]) == "✓ agreement: right.\n"
         assert answered[7].source.endswith("answer = 42")
-        assert answered[7].execution_count == 8
+        assert answered[7].execution_count == 9
         assert not list(tmp_path.rglob("progress.json"))
 
 
@@ -255,7 +261,7 @@ class TestFailure:
             target.write_text(old, encoding="utf-8")
         assert build(root, "--execute") == 1
         message = capsys.readouterr().err
-        assert message.startswith("00_small: code cell 2 of 3 failed.")
+        assert message.startswith("00_small: code cell 3 of 4 failed.")
         assert "   2 | x['absent']" in message
         assert "KeyError: 'absent'" in message
         assert "\x1b" not in message
@@ -272,7 +278,7 @@ class TestFailure:
     def test_a_kernel_that_dies_is_named(self, course, capsys):
         assert build(course(SETUP + "# %%\nimport os\nos._exit(3)\n"), "--execute") == 1
         message = capsys.readouterr().err
-        assert message.startswith("00_small: code cell 2 of 2 failed.")
+        assert message.startswith("00_small: code cell 3 of 3 failed.")
         assert "The kernel is gone" in message
 
     def test_an_unknown_notebook_lists_those_there_are(self, course, capsys):
@@ -301,8 +307,11 @@ class TestWithoutExecution:
         target.write_bytes((executed / "notebooks" / "00_small.ipynb").read_bytes())
         assert build(root, "00") == 0
         assert not any(cell.outputs for cell in code_of(stored(root)))
+        assert "course" not in stored(root).metadata  # what is not there was not verified
         assert build(root, "--check") == 1
-        assert "code cell 1 has not been run" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "code cell 2 has not been run" in said
+        assert "it does not say when it was last verified" in said
 
 
 class TestCheck:
@@ -339,7 +348,7 @@ class TestCheck:
             notebook.cells[0].source += " edited"
 
         def tag(notebook):
-            notebook.cells[1].metadata["tags"] = []
+            code_of(notebook)[0].metadata["tags"] = []
 
         differs = "it differs from its source 00_small.py: build it again"
         assert spoil(edit) == [differs]
@@ -350,7 +359,7 @@ class TestCheck:
         def change(notebook):
             code_of(notebook)[2].update(outputs=[], execution_count=None)
 
-        assert spoil(change) == ["code cell 3 has not been run, its output is missing"]
+        assert spoil(change) == ["code cell 4 has not been run, its output is missing"]
 
     def test_widget_metadata(self, spoil):
         [problem] = spoil(lambda notebook: notebook.metadata.update(widgets={}))
@@ -375,7 +384,7 @@ class TestCheck:
     def test_a_figure_without_alt_text(self, spoil, output):
         node = nbformat.v4.new_output("display_data", **output)
         found = spoil(lambda notebook: code_of(notebook)[2].outputs.append(node))
-        assert found == ["code cell 3 shows a figure without alt text: use show(fig, alt=…)"]
+        assert found == ["code cell 4 shows a figure without alt text: use show(fig, alt=…)"]
 
     @pytest.mark.parametrize(
         ("line", "silent"),
@@ -433,6 +442,7 @@ def test_the_answers_in_a_notebook_solve_its_exercises(source, tmp_path):
         folder=source.parents[1],
         environment={"COURSE_PROGRESS": str(progress), "COURSE_PROFILE": "smoke"},
     )
-    states = json.loads(progress.read_text(encoding="utf-8")) if progress.exists() else {}
+    kept = json.loads(progress.read_text(encoding="utf-8")) if progress.exists() else {}
+    states = kept.get("states", {})
     number = source.stem.partition("_")[0]
     assert states == {e.name: "right" for e in exercises().values() if e.notebook == number}
