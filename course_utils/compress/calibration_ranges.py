@@ -188,7 +188,7 @@ def _linear_inputs(
             seen.clear()
             model(**batch)
             for name, values in seen:
-                if values.shape[:2] == batch["attention_mask"].shape:  # (B, S, K)
+                if values.ndim == 3:  # (B, S, K); the pooler's are (B, K)
                     values = values[batch["attention_mask"].bool()]  # (N, K)
                 yield name, values.reshape(-1, values.shape[-1]).float().cpu()
     finally:

@@ -79,6 +79,15 @@ def test_padding_in_the_texts_themselves_is_not_seen_either(model, texts):
     )
 
 
+def test_texts_as_long_as_the_model_is_wide(model):
+    """The pooler's input, (B, H), then looks like a batch of tokens."""
+    width = model.config.hidden_size
+    rows = [[2] + [5 + k % 50] * (width - 2) + [3] for k in range(width)]
+    seen = observe(model, EncodedTexts(rows))
+    assert seen["bert.pooler.dense"].channel_max.shape == (width,)
+    assert seen["bert.pooler.dense"].counts.sum() == width * width
+
+
 def test_the_model_is_as_it_was(model, texts):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     observe(model, texts)

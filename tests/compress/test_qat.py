@@ -128,8 +128,9 @@ def test_a_prepared_model_computes_what_its_integers_will(model, ranges, tokeniz
         name: TorchClassifier.of(m, tokenizer, name=name).predict(some_texts)
         for name, m in {"now": prepared, "then": convert(prepared), "before": model}.items()
     }
-    # Float sums differ in their last bits, and a number near a half may then round the other way.
-    assert abs(logits["now"] - logits["then"]).max() < 0.05
+    # Float sums differ in their last bits, from machine to machine too. A number near a half may
+    # then round the other way, which moves one text by 0.2; a fault moves them all.
+    assert (abs(logits["now"] - logits["then"]).max(1) < 1e-4).mean() > 0.75
     assert abs(logits["now"] - logits["before"]).max() > 1e-3
 
 
