@@ -17,6 +17,7 @@ LEAST_STRICT = 0.7  # the share of code cells whose output nbval compares
 NOT_STRICT = {"nbval-ignore-output", "nbval-skip"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
+BAR = re.compile(r":\s+0%\|")  # what tqdm's widget leaves for a page without a kernel
 NO_ALT = re.compile(r"!\[\s*\]\(|<img(?![^>]*\balt\s*=\s*[\"']?[^\s\"'>])[^>]*>", re.IGNORECASE)
 
 
@@ -24,7 +25,8 @@ def tidy(notebook: NotebookNode, built: NotebookNode) -> NotebookNode:
     """`notebook` after its run, without what changes from run to run or has no place in a file.
 
     Metadata is again that of `built`; a cell tagged `corpus-text` keeps no output; a widget, which
-    cannot live in a file, leaves the other views of its output, or nothing.
+    cannot live in a file, leaves the other views of its output, or nothing; a progress bar, which
+    would stand at 0 % for ever, leaves nothing.
     """
     notebook.metadata = built.metadata
     for cell, original in zip(notebook.cells, built.cells, strict=True):
@@ -38,7 +40,8 @@ def tidy(notebook: NotebookNode, built: NotebookNode) -> NotebookNode:
 def _without_widget(output: NotebookNode) -> NotebookNode | None:
     data = output.get("data", {})
     had = data.pop(WIDGET, None)
-    return None if had is not None and not data else output
+    nothing = not data or BAR.search(data.get("text/plain", ""))
+    return None if had is not None and nothing else output
 
 
 def problems(source: Path, stored: Path) -> list[str]:

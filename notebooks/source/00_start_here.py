@@ -192,8 +192,10 @@ train_texts = encode(tokenizer, task.train["text"][:N_TRAIN], task.train["label"
 test_texts, test_labels = task.test["text"][:N_TEST], np.array(task.test["label"][:N_TEST])
 " ".join(tokenizer.tokenize(probes.test["text"][0]))
 
+# %% tags=["nbval-ignore-output"]
+teacher_log = train(teacher, train_texts, Recipe(epochs=2, learning_rate=1e-4))
+
 # %%
-teacher_log = train(teacher, train_texts, Recipe(epochs=2, learning_rate=1e-4), progress=False)
 claim(
     "the teacher's loss fell",
     machine.profile() == "smoke" or float(teacher_log[-1]["loss"]) < float(teacher_log[0]["loss"]),
@@ -267,8 +269,10 @@ for i in unsure.tolist():
 # [**dark knowledge**](../docs/glossary.md#dark-knowledge), and [*distillation*](../docs/glossary.md#distillation) is training a student on it. The teacher reads every text
 # once, and we keep what it says.
 
+# %% tags=["nbval-ignore-output"]
+signals = teacher_signals(teacher, train_texts, hidden_layers=matched_layers(6, 3))
+
 # %%
-signals = teacher_signals(teacher, train_texts, hidden_layers=matched_layers(6, 3), progress=False)
 {name: tuple(tensor.shape[1:]) for name, tensor in signals.items()}
 
 # %% [markdown]
@@ -278,11 +282,11 @@ signals = teacher_signals(teacher, train_texts, hidden_layers=matched_layers(6, 
 # is on the [**soft**](../docs/glossary.md#soft-loss) loss, the distance to the teacher's probabilities at [*temperature*](../docs/glossary.md#temperature) 2; `beta` weighs
 # the [**hidden**](../docs/glossary.md#hidden-loss) loss, the distance to the teacher's vectors. Notebook 03 takes each of them apart.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 learn = Recipe(
     epochs=4, learning_rate=2e-4, freeze_words=True, alpha=0.2, temperature=2.0, beta=1.0
 )
-student_log = train(student, train_texts.with_columns(**signals), learn, progress=False)
+student_log = train(student, train_texts.with_columns(**signals), learn)
 
 # %% tags=["slide-loss"]
 fig, ax = plt.subplots(figsize=(8, 3.2))

@@ -73,7 +73,7 @@ pytestmark = pytest.mark.browser
 
 
 def opened(stem: str) -> nbformat.NotebookNode:
-    """The cells named above, as they are stored, without outputs; a training shows its bar."""
+    """The cells named above, as they are stored, without outputs."""
     book = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     book.cells = []
@@ -82,8 +82,6 @@ def opened(stem: str) -> nbformat.NotebookNode:
         assert len(found) <= 1, f"{stem}: more than one cell has {line!r}"
         [cell] = found or [nbformat.v4.new_code_cell(line)]
         cell.outputs, cell.execution_count = [], None
-        if "= train(" in cell.source:
-            cell.source = cell.source.replace("progress=False", "progress=True")
         book.cells.append(cell)
     return book
 

@@ -231,11 +231,12 @@ class TestExecution:
         both, only = f'{{"text/plain": "s", "{WIDGET}": {{}}}}', f'{{"{WIDGET}": {{}}}}'
         text = SETUP + f"from IPython.display import display\ndisplay({both}, raw=True)\n"
         text += f"# %%\ndisplay({only}, raw=True)\n# %%\nimport ipywidgets\nipywidgets.IntSlider()"
+        text += "\n# %%\nfrom tqdm.auto import tqdm\nfor _ in tqdm(range(2), desc='a'):\n    pass"
         root = course(text)
         assert build(root, "--execute") == 0
-        first, second, third = code_of(stored(root))
+        first, second, third, bar = code_of(stored(root))
         assert [output.data for output in first.outputs] == [{"text/plain": "s"}]
-        assert second.outputs == []
+        assert second.outputs == bar.outputs == []
         assert [output.data.keys() for output in third.outputs] == [{"text/plain"}]
         assert "widgets" not in stored(root).metadata
 
