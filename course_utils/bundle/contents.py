@@ -22,7 +22,8 @@ README = (
     "course is then in ~/shrinking-bert, or in the folder that you name after the command.\n"
     "For a room: `python3 -m http.server 8000` in this folder; on each machine, with the address "
     "of this one: `curl -O http://ADDRESS:8000/install.py`, then `python3 install.py --from "
-    "http://ADDRESS:8000`.\n"
+    "http://ADDRESS:8000`; on Windows `curl.exe -O http://ADDRESS:8000/install.py`, then "
+    "`py -{python} install.py --from http://ADDRESS:8000`.\n"
 )
 
 

@@ -241,7 +241,7 @@ def finish(target):
     tell("\n{}:\n".format("Next" if code == 0 else "Once the doctor is content"))
     tell(f'  cd "{target}"')
     lab = (python.parent / "jupyter").relative_to(target)
-    tell(f"  {lab} lab notebooks/00_start_here.ipynb")
+    tell(f"  {lab} lab --ServerApp.root_dir=. notebooks/00_start_here.ipynb")
     return code
 
 

@@ -54,6 +54,7 @@ def make(
     out, python = Path(out), this_python()
     # A bundle that is renewed stays one for the same machines, unless others are named.
     targets = chosen(platforms or ",".join(_read(out / MANIFEST).get("platforms", ())))
+    torch_index = torch_index or _read(out / PLAN).get("torch_index")
     if not (root / "constraints" / "tested.txt").is_file():
         raise CourseError(
             "A bundle is made in a checkout of the course.",
@@ -130,7 +131,8 @@ def _planned(
             say(f"{target.name}: asking which wheels there are")
             wheels = wheels_for(target, pins, python, torch_index=torch_index, say=say)
             known[target.name] = [asdict(wheel) for wheel in wheels]
-            write_text(out / PLAN, json.dumps(held | {"key": key, "platforms": known}))
+            now = {"key": key, "torch_index": torch_index, "platforms": known}
+            write_text(out / PLAN, json.dumps(held | now))
         wheels = [Wheel(**wheel) for wheel in known[target.name]]
         if is_cuda(wheels):
             say(

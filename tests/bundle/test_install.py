@@ -66,7 +66,8 @@ def test_one_command_makes_a_machine_ready(bundle, home, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "the doctor was here: doctor" in done.stdout
     assert done.stdout.rstrip().endswith(
-        f'cd "{target}"\n  .venv/bin/jupyter lab notebooks/00_start_here.ipynb'
+        f'cd "{target}"\n'
+        "  .venv/bin/jupyter lab --ServerApp.root_dir=. notebooks/00_start_here.ipynb"
     )
     assert (target / "notebooks" / "00_start_here.ipynb").is_file()
     assert (target / "data" / "probes" / "probes.tsv").is_file()

@@ -88,6 +88,19 @@ def test_a_bundle_that_is_renewed_stays_for_the_same_machines(bundle, checkout):
     make.check(bundle, say=lambda line: None)
 
 
+def test_a_bundle_that_is_renewed_keeps_its_index_of_pytorch(bundle, checkout, monkeypatch):
+    asked, plan = [], make.wheels_for
+
+    def planned(*args, torch_index, say):
+        asked.append(torch_index)
+        return plan(*args, torch_index=None, say=say)
+
+    monkeypatch.setattr(make, "wheels_for", planned)
+    again(bundle, checkout, torch_index="URL")
+    again(bundle, checkout, platforms="linux-x86_64,windows-x86_64")
+    assert asked == ["URL", "URL"]
+
+
 def test_a_changed_source_is_built_again_and_what_is_of_no_use_goes(bundle, checkout, tmp_path):
     root = shutil.copytree(checkout, tmp_path / "checkout")
     (root / "course_utils" / "__init__.py").write_text("changed = True")
