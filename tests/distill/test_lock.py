@@ -125,6 +125,7 @@ def test_who_left_no_name_is_refused_too(tmp_path, patient, content):
         (2**22 + 1, socket.gethostname(), True),  # beyond the numbers that Linux gives
         (2**22 + 1, "elsewhere", False),
     ],
+    ids=["alive", "gone", "elsewhere"],  # names that are the same in every process
 )
 def test_only_one_that_is_gone_is_waited_for(tmp_path, monkeypatch, pid, host, waits):
     asked = []
