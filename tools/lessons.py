@@ -36,6 +36,7 @@ class Chapter:
     read: int
     compute: int
     exercises: dict[str, int]
+    on_slides: frozenset[str] = frozenset()  # those of the exercises that the deck sets
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,13 @@ def _chapter(source: Path, root: Path) -> Chapter:
         read=math.ceil(words / WORDS_PER_MINUTE),
         compute=math.ceil(seconds / 60),
         exercises=exercises,
+        on_slides=frozenset(
+            name
+            for slide in deck.slides
+            if slide.role == "exercise"
+            for name in re.findall(r"check\.(\w+)", slide.shown)
+            if name in exercises
+        ),
     )
 
 
@@ -160,9 +168,16 @@ def _step(words: str, known: dict[str, Chapter]) -> Step:
         return Step(f"Read and run the notebook, {what}", chapter.read + chapter.compute)
     if kind == "exercise":
         for chapter in known.values():
-            if rest in chapter.exercises:
+            if rest in chapter.on_slides:
                 what = f"Exercise `{rest}`, notebook {chapter.number}"
                 return Step(what, chapter.exercises[rest])
+            if rest in chapter.exercises:
+                set_there = ", ".join(sorted(chapter.on_slides))
+                raise CourseError(
+                    f"No slide sets the exercise {rest}, so a class cannot be given it.",
+                    where="slides/plans.toml",
+                    do=f"Choose of those that the slides of {chapter.number} set: {set_there}.",
+                )
     raise CourseError(
         f"The step “{words}” is not understood.",
         where="slides/plans.toml",

@@ -81,6 +81,25 @@ def test_every_chapter_has_its_minutes_a_goal_and_a_place_in_a_plan():
     assert [n for n, chapter in known.items() if f"{n} {chapter.title}" not in named] == []
 
 
+IN_WORDS = "one two three four five six seven eight nine ten".split()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_readme_and_the_notebook_give_the_minutes_of_the_guide(number):
+    chapter = lessons.chapters(ROOT)[number]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [(study, compute)] = re.findall(
+        rf"^\| \[{number}\]\(.* \| (\d+) \| (\d+) minutes? \|$", readme, flags=re.MULTILINE
+    )
+    assert int(compute) == chapter.compute
+    # The column is a round number; it may promise more time than the parts add up to, not less.
+    assert int(study) + 3 > chapter.read + chapter.compute + sum(chapter.exercises.values())
+    [source] = (ROOT / "notebooks" / "source").glob(f"{number}_*.py")
+    head = " ".join(source.read_text(encoding="utf-8").partition("# > **About ")[2][:300].split("\n# >"))
+    assert head.startswith(f"{study} minutes**")
+    assert re.search(r"works for about +(\w+)", head)[1] == IN_WORDS[chapter.compute - 1]
+
+
 def test_what_is_left_for_home_is_what_was_not_done_in_the_room():
     chapter = lessons.Chapter("03", "Loss", 30, 20, 2, {"soften": 8, "soft_loss": 12, "fault": 20})
     left = lessons._at_home(chapter, {"soften"})
@@ -116,6 +135,11 @@ class TestRefusals:
     def test_a_step_that_is_not_understood(self, step):
         with pytest.raises(CourseError, match="is not understood"):
             lessons._step(step, lessons.chapters(ROOT))
+
+    def test_an_exercise_that_no_slide_sets(self):
+        with pytest.raises(CourseError, match="No slide sets the exercise soften") as refused:
+            lessons._step("exercise soften", lessons.chapters(ROOT))
+        assert "soft_loss, spot_the_fault" in str(refused.value)
 
     def test_a_notebook_that_was_not_measured(self, course):
         (course / timings.FILE).write_text("{}", encoding="utf-8")
