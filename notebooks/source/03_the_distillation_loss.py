@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 03 · The distillation loss
 #
-# > **About 90 minutes**, of which your computer works for about two (one more the first time, to train
+# > **About 95 minutes**, of which your computer works for about two (one more the first time, to train
 # > a teacher). A network is not needed. You should know what a gradient is, and have seen notebook 00.
 #
 # When you reach the end of this page you will have
@@ -565,6 +565,8 @@ check.soft_loss(soft_loss_answer)
 # ### Exercise: the mix
 #
 # > Difficulty: easy · about 6 minutes
+#
+# Return α · hard + (1 − α) · soft, one number for N texts. Logits are (N, C), labels (N,).
 
 
 # %%

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 05 · Training the student
 #
-# > **About 90 minutes**, of which your computer works for about four; the first time it also trains the
+# > **About 105 minutes**, of which your computer works for about four; the first time it also trains the
 # > teacher, for another two. Two processor cores are enough; a network is not needed. You should know
 # > the three parts of the loss (notebook 03) and where the student's weights come from (notebook 04).
 #

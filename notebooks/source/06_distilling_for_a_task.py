@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 06 · Distilling for a task
 #
-# > **About 90 minutes**, of which your computer works for under six; the first time it also trains a
+# > **About 90 minutes**, of which your computer works for about seven; the first time it also trains a
 # > model that guesses words, for another two. Two processor cores are enough; a network is not needed. You should
 # > know the soft loss (notebook 03) and where a student's layers come from (notebook 04).
 #

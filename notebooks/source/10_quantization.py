@@ -13,9 +13,9 @@
 # %% [markdown]
 # # 10 · Quantization
 #
-# > **About 80 minutes**, of which your computer works for about three. Two processor cores are enough; a
-# > network is not needed. You should know how a BERT is built (notebook 02) and how a student learns from
-# > a teacher's logits (notebook 03).
+# > **About 80 minutes**, of which your computer works for about two, and one more the first
+# > time, to train a teacher. Two processor cores are enough; a network is not needed. You should know how
+# > a BERT is built (notebook 02) and how a student learns from a teacher's logits (notebook 03).
 #
 # A weight of a trained model is a float32: four bytes, some seven decimal digits. Does it need them?
 #

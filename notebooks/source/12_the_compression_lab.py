@@ -13,9 +13,9 @@
 # %% [markdown]
 # # 12 · The compression lab
 #
-# > **About 75 minutes**, of which your computer works for about three. Two processor cores are enough; a
-# > network is not needed. You should have met the cuts: students (notebook 04), pruning (08), low rank and
-# > small vocabularies (09), quantization (10).
+# > **About 75 minutes**, of which your computer works for about three, and one more the first
+# > time, to train a teacher. Two processor cores are enough; a network is not needed. You should have met
+# > the cuts: students (notebook 04), pruning (08), low rank and small vocabularies (09), quantization (10).
 #
 # Every chapter before this one had *its* method, its texts and its figure. That is how most tables in papers
 # are made, too, and they cannot be compared. Here all methods meet: one teacher, the same texts, one run.

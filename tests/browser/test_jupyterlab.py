@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -73,16 +74,18 @@ pytestmark = pytest.mark.browser
 
 
 def opened(stem: str) -> nbformat.NotebookNode:
-    """The cells named above, as they are stored, without outputs."""
+    """The cells named above, as they are stored, without outputs, and a page with a link."""
     book = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
-    code = [cell for cell in book.cells if cell.cell_type == "code"]
-    book.cells = []
+    source, book.cells = book.cells, []
+    code = [cell for cell in source if cell.cell_type == "code"]
     for line in CELLS[stem]:
         found = [cell for cell in code if line in cell.source]
         assert len(found) <= 1, f"{stem}: more than one cell has {line!r}"
         [cell] = found or [nbformat.v4.new_code_cell(line)]
         cell.outputs, cell.execution_count = [], None
         book.cells.append(cell)
+    if pages := [c for c in source if c.cell_type == "markdown" and "(../docs/" in c.source]:
+        book.cells.append(pages[0])
     return book
 
 
@@ -100,6 +103,7 @@ def server(chromium, taken_port, tmp_path_factory) -> Iterator[str]:
     (root / "notebooks").mkdir()
     for stem in CELLS:
         nbformat.write(opened(stem), root / "notebooks" / f"{stem}.ipynb")
+    shutil.copytree(ROOT / "docs", root / "docs")
     settings = root / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
@@ -109,7 +113,7 @@ def server(chromium, taken_port, tmp_path_factory) -> Iterator[str]:
     environment = {name: str(root / folder) for name, folder in folders.items()}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += [f"--port={taken_port}", f"--IdentityProvider.token={TOKEN}"]
-    command += [f"--ServerApp.root_dir={root / 'notebooks'}", "--expose-app-in-browser"]
+    command += [f"--ServerApp.root_dir={root}", "--expose-app-in-browser"]
     with open(root / "log", "w") as log:
         process = subprocess.Popen(
             command,
@@ -144,7 +148,7 @@ class Lab:
 
     def open(self, stem: str) -> None:
         """Nothing; the notebook has a workspace of its own, or the tabs of others would return."""
-        place = f"lab/workspaces/{stem}/tree/{stem}.ipynb"
+        place = f"lab/workspaces/{stem}/tree/notebooks/{stem}.ipynb"
         self.page.goto(f"{self.server}{place}?token={TOKEN}")
         self.page.wait_for_function(IS_READY)
 
@@ -278,6 +282,14 @@ def test_notebook_03_changes_its_temperature_and_shows_the_page_of_progress(lab)
     assert page.locator("pre").count() == 0  # the text twin stays out of sight
     page.get_by_role("link", name="Next: notebook 00, exercise agreement").click()
     lab.page.get_by_role("tab", name="00_start_here.ipynb").wait_for()
+
+
+def test_a_link_out_of_the_notebooks_opens_its_page(lab):
+    """The server's folder must be the course's, or what is beside the notebooks is out of reach."""
+    lab.open("03_the_distillation_loss")
+    lab.page.locator(".jp-RenderedMarkdown a").filter(visible=True).first.click()
+    lab.page.get_by_role("tab", name="glossary.md").wait_for()
+    assert "--ServerApp.root_dir=. notebooks/" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_notebook_08_prunes_by_arrow_keys(lab):
