@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,13 @@ def test_importing_it_loads_neither_torch_nor_transformers(module):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert finished.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("version", "refused"), [((3, 10, 13), True), ((3, 11, 0), False)])
+def test_a_python_too_old_is_refused_before_it_makes_an_environment(version, refused, monkeypatch):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "{ $(PYTHON) -c '$(NOT_OLD)' && $(PYTHON) -m venv --clear $(VENV); }" in makefile
+    [words] = re.findall(r"^NOT_OLD = (.*?)\n\n", makefile, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.setattr(sys, "version_info", version)
+    with pytest.raises(SystemExit, match=r"PYTHON=python3") if refused else nullcontext():
+        exec(words.replace("\\\n", " "), {})
