@@ -104,9 +104,6 @@ def server(chromium, taken_port, tmp_path_factory) -> Iterator[str]:
     for stem in CELLS:
         nbformat.write(opened(stem), root / "notebooks" / f"{stem}.ipynb")
     shutil.copytree(ROOT / "docs", root / "docs")
-    settings = root / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
     folders = {f"JUPYTER_{name}_DIR": name.lower() for name in ("CONFIG", "DATA", "RUNTIME")}
     folders |= {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
     folders |= {"IPYTHONDIR": "ipython", "COURSE_PROGRESS": "progress.json"}
@@ -289,6 +286,7 @@ def test_a_link_out_of_the_notebooks_opens_its_page(lab):
     lab.open("03_the_distillation_loss")
     lab.page.locator(".jp-RenderedMarkdown a").filter(visible=True).first.click()
     lab.page.get_by_role("tab", name="glossary.md").wait_for()
+    lab.page.locator(".jp-MarkdownViewer h2").first.wait_for()  # as a page, not as its source
     assert "--ServerApp.root_dir=. notebooks/" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
