@@ -107,7 +107,7 @@ def _machine() -> Iterator[Finding]:
         importlib.import_module("torch")  # describe() does without it; here its error is wanted
     yield Finding("machine", "ok", str(describe()))
     if describe().colab:
-        do = "To keep files, tick keep_on_drive in a notebook's first cell and run it again."
+        do = "To keep files in your Drive, tick keep_on_drive in the first cell and run it again."
         yield Finding("Colab", "note", "Google Colab: files are lost when the session ends.", do)
 
 

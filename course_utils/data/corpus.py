@@ -209,7 +209,10 @@ def _stream(where: OnHub, split: str, say: Callable[[str], object]) -> IterableD
 
 
 def _ask(where: OnHub) -> None:
-    """Nothing if the Hub answers in time, else `HubTrouble`: the client alone would wait long."""
+    """Nothing if the Hub answers in time, else `HubTrouble`: the client alone would wait long.
+
+    One clock decides: two of the same length would give two answers.
+    """
     from huggingface_hub import HfApi
 
     if hub.is_offline():
@@ -218,7 +221,7 @@ def _ask(where: OnHub) -> None:
 
     def ask() -> None:
         try:
-            HfApi().dataset_info(where.repo, revision=where.revision, timeout=hub.ANSWER_S)
+            HfApi().dataset_info(where.repo, revision=where.revision)
             answers.put(None)
         except Exception as error:
             answers.put(error)
