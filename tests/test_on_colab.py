@@ -359,8 +359,8 @@ class TestWorksOn:
 
     def test_a_failure_is_counted_named_and_dated_by_the_oldest_run(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tool, "RESULTS", tmp_path / "colab.json")
-        good = {"ok": True, "seconds": 9, "date": "2026-10-02"}
-        bad = {"ok": False, "seconds": 1, "date": "2026-10-01", "reason": "TypeError: 13"}
+        good = {"ok": True, "date": "2026-10-02"}
+        bad = {"ok": False, "date": "2026-10-01", "reason": "TypeError: 13"}
         versions = {
             "python": {"here": "3.11.7", "theirs": "3.13.15"},
             "torch": {"here": "2.13.0", "theirs": "2.13.0"},

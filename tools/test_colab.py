@@ -20,7 +20,6 @@ import platform
 import re
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -98,13 +97,12 @@ class Environment:
         }
 
     def run(self, source: Path, address: str, *, on_colab: bool) -> dict[str, Any]:
-        """Whether the notebook runs, the seconds it took and, if it does not, why not."""
+        """Whether the notebook runs, the date and, if it does not, why not."""
         work = self.folder / ("on_colab" if on_colab else "elsewhere")
         work.mkdir(parents=True, exist_ok=True)
         notebook = work / f"{source.stem}.ipynb"
         write_text(notebook, nbformat.writes(read_source(source, repository=address)))
         command = ["-m", "nbconvert", "--to", "notebook", "--execute", "--inplace"]
-        began = time.monotonic()
         done = subprocess.run(
             [str(self.bin / "python"), *command, "--ExecutePreprocessor.timeout=900", notebook],
             env=self._variables(on_colab),
@@ -116,7 +114,7 @@ class Environment:
         if done.returncode:
             write_text(notebook.with_suffix(".log"), done.stderr)
             result["reason"] = _reason(done.stderr)
-        return result | {"seconds": round(time.monotonic() - began)}
+        return result
 
     def _variables(self, on_colab: bool) -> dict[str, str]:
         own = {
@@ -158,7 +156,7 @@ def try_set(name: str, sources: Sequence[Path], address: str) -> bool:
             keep(name, {mode: {source.stem: result}})
             outcomes.append(result["ok"])
             told = "ok" if result["ok"] else result["reason"]
-            print(f"{name}  {mode}  {source.stem}  {result['seconds']} s  {told}", flush=True)
+            print(f"{name}  {mode}  {source.stem}  {told}", flush=True)
     installed = environment.installed()
     print(
         f"{name}  the first cell installed: {', '.join(f'{k} {installed[k]}' for k in installed)}"
