@@ -460,7 +460,7 @@ for old, new, label in zip(
     print(f"{old} → {new}" if label != -100 else old, end="  ")
 
 # %%
-many = tokenizer(sentences[:1000], padding=True, return_tensors="pt")["input_ids"]
+many = tokenizer(sentences[:1000], padding=True, return_tensors="pt")["input_ids"].repeat(5, 1)
 hidden_ids, labels = mask_tokens(many, **rules, generator=torch.Generator().manual_seed(0))
 chosen, special = labels != -100, torch.isin(many, torch.tensor(tokenizer.all_special_ids))
 shares = {
