@@ -8,11 +8,6 @@ import pytest
 from tiny import TEXTS, write_classifier
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The browser comes last, after the notebooks: what fails soonest is tested first."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
-
-
 @pytest.fixture(scope="session")
 def some_texts() -> list[str]:
     """40 texts of different lengths, some with words that the vocabulary lacks."""

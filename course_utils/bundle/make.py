@@ -263,7 +263,9 @@ def _remove_others(out: Path, said: set[str]) -> None:
 
 
 def _read(file: Path) -> dict:
+    """What the file holds; nothing, when it is not there or is not one of ours."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        held = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return held if isinstance(held, dict) else {}

@@ -101,6 +101,16 @@ def test_a_bundle_that_is_renewed_keeps_its_index_of_pytorch(bundle, checkout, m
     assert asked == ["URL", "URL"]
 
 
+@pytest.mark.parametrize("text", ["[]", "{", "null"])
+def test_what_the_maker_noted_may_be_damaged(bundle, checkout, text):
+    before = (bundle / "SHA256SUMS").read_text()
+    for name in (".plan.json", "bundle.json"):
+        (bundle / name).write_text(text)
+    again(bundle, checkout)
+    assert (bundle / "SHA256SUMS").read_text() == before
+    make.check(bundle, say=lambda line: None)
+
+
 def test_a_changed_source_is_built_again_and_what_is_of_no_use_goes(bundle, checkout, tmp_path):
     root = shutil.copytree(checkout, tmp_path / "checkout")
     (root / "course_utils" / "__init__.py").write_text("changed = True")
