@@ -487,8 +487,8 @@ claim(
 )
 
 # %% [markdown]
-# Both have lost half of the numbers in their encoder. One of them has noticed. It is not twice as fast: norms,
-# softmax and embeddings are as they were, and for one text at a time the calls themselves take time. And
+# Both have lost half of the numbers in their encoder. One of them has noticed. For one text at a time it
+# mostly gains less: norms, softmax and embeddings are as they were, and the calls themselves take time. And
 # the file is not half as large, because the table of the words, about half of MiniLM, has no heads and no
 # neurons. That table is a matter for notebook 09.
 #
