@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from course_utils.compress.amounts import number
+from course_utils.compress.moments import batches, need_readable
+from course_utils.compress.quantization import need_bits
 from course_utils.data.encoding import EncodedTexts, pad
 from course_utils.errors import DataError
 
@@ -51,9 +54,10 @@ def observe(
     """What goes into each `nn.Linear` of the model, by its name, over all tokens but padding.
 
     The model reads the texts twice, for the ranges and then for the histograms, in eval mode, and
-    is afterwards as it was. Raises `DataError` when there is no token but padding to be seen.
+    is afterwards as it was. Raises `DataError` when there is no token but padding to be seen, and
+    for texts that the model cannot read.
     """
-    texts.need_room(model.config.max_position_embeddings)
+    need_readable(model, texts)
     padding = model.config.pad_token_id
     rows = [row for row in texts.input_ids if any(i != padding for i in row)]
     if not rows:
@@ -62,8 +66,8 @@ def observe(
             do="Give a hundred or more texts like those the model will read.",
         )
     rows.sort(key=len)
-    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-    return summarise(lambda: _linear_inputs(model, batches))
+    read = batches(rows, batch_size)
+    return summarise(lambda: _linear_inputs(model, read))
 
 
 def summarise(inputs: Callable[[], Iterable[tuple[str, Tensor]]]) -> dict[str, Observed]:
@@ -98,7 +102,7 @@ def percentile(seen: Observed, share: float = 0.9999) -> tuple[float, float]:
 
     Raises `DataError` unless the share is above 0 and at most 1.
     """
-    if not 0 < share <= 1:
+    if not 0 < number(share) <= 1:
         raise DataError(
             f"A share of {share} of the numbers cannot be kept.", do="Take 0.99 to 0.99999."
         )
@@ -114,8 +118,10 @@ def entropy(seen: Observed, bits: int = 8) -> tuple[float, float]:
 
     Every cut is tried, at the same distance t on both sides of 0. The numbers beyond t count as t;
     those within fall into 2^(bits-1) levels, as an int8 of one sign has them. Kept is the t with
-    the least KL(before ‖ after). Migacz 2017, "8-bit inference with TensorRT", GTC.
+    the least KL(before ‖ after). Migacz 2017, "8-bit inference with TensorRT", GTC. Raises
+    `DataError` for bits other than 2 to 8.
     """
+    need_bits(bits)
     levels = 2 ** (bits - 1)
     edges = np.linspace(seen.low, seen.high, BINS + 1)
     centres, weights = np.abs(edges[1:] + edges[:-1]) / 2, seen.counts.numpy().astype(float)

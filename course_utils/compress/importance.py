@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from course_utils.compress.moments import batches, need_readable
 from course_utils.data.encoding import EncodedTexts, PadBatch
 from course_utils.distill.losses import hard_loss, has_label
 from course_utils.distill.trainer import Recipe, train
@@ -61,7 +62,8 @@ def taylor(model: PreTrainedModel, texts: EncodedTexts, *, batch_size: int = 32)
     Michel et al. 2019, "Are sixteen heads really better than one?", eq. 2, without its scaling per
     layer; for neurons Molchanov et al. 2019, "Importance estimation for neural network pruning".
     Texts without a label have no say. The model is run in eval mode and left as it was. Raises
-    `DataError` when no text has a label, `ModelError` for what is not a classifier.
+    `DataError` when no text has a label and for texts that the model cannot read, `ModelError` for
+    what is not a classifier.
     """
     layers = layers_of(model)
     rows = has_label(texts.columns["labels"]).nonzero()[:, 0].tolist()
@@ -69,11 +71,12 @@ def taylor(model: PreTrainedModel, texts: EncodedTexts, *, batch_size: int = 32)
         raise DataError("No text has a label, so there is no loss.", do="Give labelled texts.")
     if not hasattr(model, "classifier"):
         raise ModelError(f"A {type(model).__name__} has no classes.", do="Give a classifier.")
+    need_readable(model, texts)
     totals = [torch.zeros(n) for layer in layers for n in _counts(layer)]
     collate = PadBatch(model.config.pad_token_id)
     with _evaluated(model), _gates(layers) as gates:
-        for start in range(0, len(rows), batch_size):
-            batch = collate([texts[i] for i in rows[start : start + batch_size]])
+        for some in batches(rows, batch_size):
+            batch = collate([texts[i] for i in some])
             batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
             gates.clear()
             logits = model(

@@ -6,7 +6,10 @@ It shows what a library does, number by number, and is slower than the library a
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,18 +76,22 @@ def int8_model(model: PreTrainedModel, ranges: Ranges | None = None) -> PreTrain
     """A new model with `Int8Linear` and `Int8Embedding` in the place of each layer and table.
 
     With `ranges` it is static, without them dynamic. Raises `ModelError` for a model that is not
-    plain any more, and when a linear layer has no range.
+    plain any more, and when a linear layer has no range. A layer in several places stays one, and
+    its range goes by the first of its names.
     """
     need_plain(model)
-    need_ranges(model, ranges)
+    if ranges is not None:
+        need_ranges(model, ranges)
     new = copy.deepcopy(model).float().eval()
-    for parent_name, parent in list(new.named_modules()):
-        for name, part in list(parent.named_children()):
-            if isinstance(part, nn.Linear):
-                full = f"{parent_name}.{name}".removeprefix(".")
-                setattr(parent, name, Int8Linear(part, ranges and ranges[full]))
-            elif isinstance(part, nn.Embedding):
-                setattr(parent, name, Int8Embedding(part))
+    made: dict[nn.Module, nn.Module] = {}
+    for name, part in new.named_modules():
+        if isinstance(part, nn.Linear):
+            made[part] = Int8Linear(part, ranges and ranges[name])
+        elif isinstance(part, nn.Embedding):
+            made[part] = Int8Embedding(part)
+    for name, part in list(new.named_modules(remove_duplicate=False)):  # every place it is in
+        if part in made:
+            new.set_submodule(name, made[part])
     return new
 
 
@@ -104,11 +111,21 @@ def need_plain(model: nn.Module) -> None:
             )
 
 
-def need_ranges(model: nn.Module, ranges: Ranges | None) -> None:
-    """Nothing; raises `ModelError` if ranges are given, but not for every linear layer."""
+def need_ranges(model: nn.Module, ranges: Ranges) -> None:
+    """Nothing; raises `ModelError` unless every linear layer has a range: low and high."""
+    given = ranges if isinstance(ranges, Mapping) else {}
     names = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    if ranges is not None and (missing := [name for name in names if name not in ranges]):
+    if missing := [name for name in names if not _is_range(given.get(name))]:
         raise ModelError(
-            f"{len(missing)} linear layers have no range, the first of them {missing[0]}.",
-            do="Take the ranges from observe(model, texts) of the same model.",
+            f"{len(missing)} linear layers have no range, two finite numbers; the first of them is "
+            f"{missing[0]}.",
+            do="Give {name: min_max(seen) for name, seen in observe(model, texts).items()}.",
         )
+
+
+def _is_range(value: Any) -> bool:
+    """Whether these are two finite numbers that do not change places."""
+    match value:
+        case [Real() as low, Real() as high]:
+            return -math.inf < low <= high < math.inf
+    return False

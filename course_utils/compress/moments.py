@@ -6,11 +6,13 @@ import copy
 from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from course_utils.compress.amounts import number
 from course_utils.data.encoding import EncodedTexts, pad
 from course_utils.errors import DataError, ModelError
 from course_utils.models.compact_bert import Factorised, FactorisedEmbedding
@@ -33,8 +35,8 @@ def input_moments(
 
     `names` are those of `linears(model)` if left out. Every token counts alike, padding does not.
     The model is not touched: a copy of it reads the texts, in eval mode and float32. Raises
-    `ModelError` for a layer that it has not, and `DataError` for no text, one that is longer than
-    the model reads, and ids of another vocabulary.
+    `ModelError` for a layer that it has not, and `DataError` for no text, one that is empty or
+    longer than the model reads, ids of another vocabulary, and less than one text at a time.
     """
     need_readable(model, texts)
     model = copy.deepcopy(model).eval().float()
@@ -49,9 +51,8 @@ def input_moments(
 
     for name, layer in layers.items():
         layer.register_forward_pre_hook(lambda _, given, name=name: add(name, given[0]))
-    rows = sorted(texts.input_ids, key=len)
-    for start in range(0, len(rows), batch_size):
-        batch = pad(rows[start : start + batch_size], model.config.pad_token_id)
+    for rows in batches(sorted(texts.input_ids, key=len), batch_size):
+        batch = pad(rows, model.config.pad_token_id)
         batch = {key: tensor.to(model.device) for key, tensor in batch.items()}
         model(**batch)
     return {name: total / counts[name] for name, total in sums.items()}
@@ -90,6 +91,12 @@ def named_linears(model: PreTrainedModel, names: Iterable[str]) -> dict[str, nn.
 def need_readable(model: PreTrainedModel, texts: EncodedTexts) -> None:
     """Nothing; raises `DataError` unless the model can read these texts."""
     texts.need_room(model.config.max_position_embeddings)
+    if empty := [k for k, ids in enumerate(texts.input_ids) if not len(ids)]:
+        raise DataError(
+            f"{len(empty)} of {len(texts)} texts have no token.",
+            where=f"text {empty[0]}, counted from 0",
+            do="Leave them out, or encode them with the special tokens of their tokenizer.",
+        )
     rows = model.config.vocab_size
     wrong = next((i for i in chain.from_iterable(texts.input_ids) if not 0 <= i < rows), None)
     if wrong is not None:
@@ -97,3 +104,12 @@ def need_readable(model: PreTrainedModel, texts: EncodedTexts) -> None:
             f"The texts have a token with the id {wrong}; the model has {rows}, from 0.",
             do="Encode them with the model's own tokenizer, after it was trimmed, if it was.",
         )
+
+
+def batches(rows: list, batch_size: int) -> list[list]:
+    """The rows in their order, so many at a time; raises `DataError` for less than one."""
+    if not number(batch_size, Integral) >= 1:
+        raise DataError(
+            f"A batch of {batch_size} texts cannot be read.", do="Take a batch size of 1 or more."
+        )
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

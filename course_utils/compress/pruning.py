@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from course_utils.compress.amounts import number
 from course_utils.compress.importance import Importance
 from course_utils.errors import ModelError
 from course_utils.models.compact_bert import compact, layers_of
@@ -37,7 +38,7 @@ def keep_most_important(
     shares = {"heads": heads, "neurons": neurons}
     choose = _best_of_all if across_layers else _best_of_each
     for name, share in shares.items():
-        if not 0 < share <= 1:
+        if not 0 < number(share) <= 1:
             raise ModelError(
                 f"A share of {share} of the {name} cannot be kept.",
                 do="Take a share above 0, up to 1 for all of them.",
@@ -110,7 +111,7 @@ def gradual(start: float, end: float, steps: int) -> tuple[float, ...]:
     and Gupta 2017, "To prune, or not to prune", eq. 1. Raises `ModelError` unless 0 <= start <= end
     < 1 and there is a step.
     """
-    if not 0 <= start <= end < 1 or steps < 1:
+    if not 0 <= number(start) <= number(end) < 1 <= number(steps, Integral):
         raise ModelError(
             f"There is no schedule from {start} to {end} in {steps} steps.",
             do="Take shares of what goes, 0 <= start <= end < 1, and at least one step.",

@@ -66,8 +66,7 @@ def from_range(
     and the zero point is 0; asymmetric ones are unsigned. Raises `DataError` for bits other than 2
     to 8 and for ends that are not finite or change places.
     """
-    if bits not in range(2, 9):
-        raise DataError(f"There are no integers of {bits} bits here.", do="Take 2 to 8 bits.")
+    need_bits(bits)
     low, high = torch.as_tensor(low).float(), torch.as_tensor(high).float()
     if not (low.isfinite().all() and high.isfinite().all()):
         raise DataError(
@@ -82,6 +81,12 @@ def from_range(
         return QParams(scale, torch.zeros_like(scale, dtype=torch.int32), bits, signed=True)
     scale = _not_zero((high - low) / (2**bits - 1))
     return QParams(scale, torch.round(-low / scale).int(), bits, signed=False)
+
+
+def need_bits(bits: int) -> None:
+    """Nothing; raises `DataError` for bits other than 2 to 8."""
+    if bits not in range(2, 9):
+        raise DataError(f"There are no integers of {bits} bits here.", do="Take 2 to 8 bits.")
 
 
 def affine(
@@ -113,7 +118,7 @@ def affine(
         x = x.unflatten(-1, (-1, group_size))  # (..., G, group_size)
         low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
     elif dim is not None:
-        if not -x.dim() <= dim < x.dim():
+        if dim not in range(-x.dim(), x.dim()):
             raise DataError(f"A tensor of {x.dim()} dimensions has no dimension {dim}.")
         others = [d for d in range(x.dim()) if d != dim % x.dim()]
         low, high = (x.amin(others, True), x.amax(others, True)) if others else (x, x)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from course_utils.compress.amounts import number
 from course_utils.errors import ModelError
 from course_utils.models.compact_bert import layers_of
 
@@ -27,7 +28,7 @@ def zero_smallest(
     with `per_matrix` in each matrix by itself. Han et al. 2015, "Learning both weights and
     connections". Raises `ModelError` for a share outside [0, 1), and for another family.
     """
-    if not 0 <= share < 1:
+    if not 0 <= number(share) < 1:
         raise ModelError(
             f"A share of {share} of the weights cannot be zero.", do="Take 0 up to, not with, 1."
         )
@@ -37,7 +38,8 @@ def zero_smallest(
         sizes = torch.cat([m.detach().flatten() for m in group]).abs().float()
         n = round(share * len(sizes))
         gone = torch.zeros(len(sizes), dtype=torch.bool)
-        gone[np.argpartition(sizes.cpu().numpy(), n)[:n]] = True  # exactly n, whatever is equal
+        last = min(n, len(sizes) - 1)  # a share near enough to 1 is all of them
+        gone[np.argpartition(sizes.cpu().numpy(), last)[:n]] = True  # exactly n, whatever is equal
         _set_to_zero(group, gone)
     return model
 

@@ -9,12 +9,13 @@ section 3.1.
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from course_utils.compress.amounts import number
 from course_utils.errors import ModelError
 
 # Of the mean square of an input: a direction that no text showed counts this much, so that none is
@@ -87,7 +88,7 @@ def low_rank(weight: Tensor, rank: int, inputs: Tensor | None = None) -> Factors
 def need_rank(weight: Tensor, rank: int, *, where: str | None = None) -> None:
     """Nothing; raises `ModelError` unless the rank is a whole number that the weight can have."""
     most = min(weight.shape)
-    if not isinstance(rank, Integral) or isinstance(rank, bool) or not 1 <= rank <= most:
+    if not 1 <= number(rank, Integral) <= most:
         raise ModelError(
             f"A weight of {' x '.join(map(str, weight.shape))} has no rank {rank}.",
             where=where,
@@ -97,7 +98,7 @@ def need_rank(weight: Tensor, rank: int, *, where: str | None = None) -> None:
 
 def need_share(share: float) -> None:
     """Nothing; raises `ModelError` unless the share is above 0 and at most 1."""
-    if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share <= 1:
+    if not 0 < number(share) <= 1:
         raise ModelError(
             f"A share is above 0 and at most 1, not {share}.",
             do="For one rank everywhere, give dict.fromkeys(linears(model), rank).",
@@ -112,19 +113,26 @@ def _met(weight: Tensor, inputs: Tensor | None) -> Tensor:
     """
     if inputs is None:
         return _finite(weight)
+    n = weight.shape[1]
+    if inputs.shape not in ((n,), (n, n)):
+        raise ModelError(
+            f"Inputs of {tuple(inputs.shape)} are no second moment for {n} inputs.",
+            do=f"Give the mean of x xᵀ, ({n}, {n}), or its diagonal, ({n},).",
+        )
     inputs = _finite(inputs)
     diagonal = inputs if inputs.dim() == 1 else inputs.diagonal()
     ridge = RIDGE * diagonal.mean()
     ridge = ridge if ridge > 0 else torch.ones_like(ridge)  # inputs that are all zero
-    if inputs.dim() == 1:
-        return _finite(weight) * (inputs + ridge).sqrt()
-    root, failed = torch.linalg.cholesky_ex(inputs + ridge * torch.eye(len(inputs)).to(inputs))
-    if failed:
+    if whole := inputs.dim() == 2:
+        root, failed = torch.linalg.cholesky_ex(inputs + ridge * torch.eye(n).to(inputs))
+    else:
+        root, failed = (inputs + ridge).sqrt(), False
+    if failed or (diagonal < 0).any():
         raise ModelError(
             "The inputs are no second moment: they have a direction with a negative square.",
             do="Take the mean of x xᵀ in float64, as input_moments does.",
         )
-    return _finite(weight) @ root
+    return _finite(weight) @ root if whole else _finite(weight) * root
 
 
 def _finite(matrix: Tensor) -> Tensor:

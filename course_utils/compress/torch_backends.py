@@ -19,9 +19,17 @@ GROUP = 32  # weights that share a scale when they have 4 bits
 
 
 def half(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """The model in bfloat16 or float16; raises `ModelError` for a weight too large for the type."""
+    """The model in bfloat16 or float16.
+
+    Raises `ModelError` for a weight too large for the type, and for NaN and infinity.
+    """
     new = copy.deepcopy(model).to(dtype)
     for name, weight in new.named_parameters():
+        if not model.get_parameter(name).isfinite().all():
+            raise ModelError(
+                f"{name} holds NaN or infinity.",
+                do="Check where the model comes from: its training may have diverged.",
+            )
         if not weight.isfinite().all():
             raise ModelError(
                 f"{name} has numbers beyond {torch.finfo(dtype).max:g}, the largest of {dtype}.",

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from tokenizers.models import WordPiece
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from course_utils.compress.amounts import number
 from course_utils.errors import DataError, ModelError
 from course_utils.models.rebuild import need_fit, weight_shapes, with_weights
 
@@ -57,10 +59,16 @@ def tokens_to_keep(
     WordPiece vocabulary begins with its most frequent tokens; BERT's placeholders, [unused0] and so
     on, stay out. If they are more than `at_most`, the rarest are left out, but never a special
     token or a character, even if those alone are more. Raises `ModelError` for a tokenizer that is
-    not WordPiece, and `DataError` for an id that it has not.
+    not WordPiece, and `DataError` for an id that it has not and a number of tokens that is none.
     """
     _need_wordpiece(tokenizer)
     vocabulary = tokenizer.get_vocab()
+    at_most = len(vocabulary) if at_most is None else at_most
+    if not (number(at_least, Integral) >= 0 and number(at_most, Integral) >= 0):
+        raise DataError(
+            f"At least {at_least!r} and at most {at_most!r} tokens cannot be kept.",
+            do="Give whole numbers from 0.",
+        )
     counts = Counter(chain.from_iterable(texts))
     if strangers := counts.keys() - set(vocabulary.values()):
         raise DataError(
@@ -75,9 +83,7 @@ def tokens_to_keep(
         if i not in always and (i in counts or not token.startswith("[unused"))
     ]
     others.sort(key=lambda i: (-counts[i], i))
-    n = max(at_least - len(always), sum(i in counts for i in others))
-    if at_most is not None:
-        n = min(n, at_most - len(always))
+    n = min(max(at_least, len(always) + sum(i in counts for i in others)), at_most) - len(always)
     return sorted([*always, *others[: max(n, 0)]])
 
 
@@ -142,7 +148,7 @@ def cut_positions(model: PreTrainedModel, positions: int) -> PreTrainedModel:
     and for weights that do not fit its configuration.
     """
     was = getattr(model.config, "max_position_embeddings", 0)
-    if not 1 <= positions <= was:
+    if not 1 <= number(positions, Integral) <= was:
         raise ModelError(
             f"A model with {was} positions cannot be cut to {positions}.", do=f"Take 1 to {was}."
         )

@@ -108,9 +108,22 @@ def test_no_token_to_be_seen_is_refused(model, ids):
         observe(model, EncodedTexts(ids))
 
 
-def test_texts_too_long_for_the_model_are_refused(model):
-    with pytest.raises(DataError, match="65 tokens"):
-        observe(model, EncodedTexts([[5] * 65]))
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ([[5] * 65], "65 tokens"),
+        ([[2, 120, 3]], "id 120; the model has 120"),
+        ([[2, 5, 3], []], "1 of 2 texts have no token"),
+    ],
+)
+def test_texts_that_the_model_cannot_read_are_refused(model, ids, words):
+    with pytest.raises(DataError, match=words):
+        observe(model, EncodedTexts(ids))
+
+
+def test_batches_of_no_text_are_refused(model, texts):
+    with pytest.raises(DataError, match="batch of -1 texts"):
+        observe(model, texts, batch_size=-1)
 
 
 def test_what_is_no_number_is_refused_and_no_hook_stays(model, texts):
@@ -155,7 +168,7 @@ def test_all_is_the_whole_range():
     assert percentile(seen, 1.0) == pytest.approx(min_max(seen))
 
 
-@pytest.mark.parametrize("share", [0, 1.01, -1, float("nan")])
+@pytest.mark.parametrize("share", [0, 1.01, -1, float("nan"), None, "1", True])
 def test_shares_that_are_none_are_refused(share):
     with pytest.raises(DataError, match="cannot be kept"):
         percentile(of(torch.ones(2, 2)), share)
@@ -170,6 +183,12 @@ def test_entropy_cuts_an_outlier_and_keeps_an_even_range():
     assert 2.5 < high < 12
     even = of(torch.linspace(-2, 2, 100_000)[:, None])
     assert entropy(even) == pytest.approx((-2, 2), rel=0.02)
+
+
+@pytest.mark.parametrize("bits", [1, 9, 16])
+def test_entropy_of_other_bits_is_refused(bits):
+    with pytest.raises(DataError, match="2 to 8"):
+        entropy(of(torch.ones(2, 2)), bits)
 
 
 def test_a_cut_range_rounds_less_where_there_are_outliers():

@@ -301,6 +301,22 @@ def test_no_label_at_all(model, texts):
         taylor(model, texts.with_columns(labels=torch.full((11,), -100)))
 
 
+@pytest.mark.parametrize(
+    ("ids", "batch_size", "words"),
+    [
+        ([2, 60], 32, "id 60; the model has 60"),
+        ([5] * 17, 32, "longest text has 17 tokens"),
+        ([], 1, "1 of 12 texts have no token"),
+        ([5], -1, "batch of -1 texts"),
+    ],
+)
+def test_what_taylor_cannot_read(ids, batch_size, words, model, texts):
+    labels = texts.columns["labels"]
+    more = EncodedTexts([*texts.input_ids, ids], labels=torch.cat([labels, labels[:1]]))
+    with pytest.raises(DataError, match=words):
+        taylor(model, more, batch_size=batch_size)
+
+
 def test_no_classes(texts):
     with pytest.raises(ModelError, match="BertForMaskedLM has no classes"):
         taylor(BertForMaskedLM(BertConfig(**SIZES)), texts)

@@ -129,6 +129,24 @@ def test_a_tied_decoder_gets_the_integers_of_its_table():
     assert logits.isfinite().all()
 
 
+@pytest.mark.parametrize("static", [False, True])
+def test_a_layer_in_two_places_stays_one(model, tokenizer, some_texts, static):
+    first, second = model.bert.encoder.layer[:2]
+    second.output.dense = first.output.dense
+    second.attention.self.key = second.attention.self.query  # two names within one module
+    few = some_texts[:16]
+    seen = observe(model, encode(tokenizer, few, max_length=64))
+    ranges = {name: min_max(each) for name, each in seen.items()}
+    small = int8_model(model, ranges if static else None)
+    first, second = small.bert.encoder.layer[:2]
+    assert isinstance(first.output.dense, Int8Linear)
+    assert second.output.dense is first.output.dense
+    assert second.attention.self.key is second.attention.self.query
+    assert not any(isinstance(part, nn.Linear | nn.Embedding) for part in small.modules())
+    before, after = (predict(m, tokenizer, few) for m in (model, small))
+    assert correlation(before, after) > 0.99
+
+
 def test_quantized_twice_is_refused(model):
     with pytest.raises(ModelError, match="already"):
         int8_model(int8_model(model))
@@ -140,3 +158,13 @@ def test_ranges_of_another_model_are_refused(model, ranges):
         int8_model(model, ranges)
     with pytest.raises(ModelError, match="26 linear"):
         int8_model(model, {})
+
+
+@pytest.mark.parametrize(
+    "bad", [None, (0.0, float("nan")), (0.0, float("inf")), (1.0, -1.0), (1.0,), "01", 3.0]
+)
+def test_a_range_that_is_none_is_refused(model, bad):
+    names = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    ranges = dict.fromkeys(names, (-8.0, 8.0)) | {"bert.pooler.dense": bad}
+    with pytest.raises(ModelError, match=r"1 linear layers have no range.*pooler"):
+        int8_model(model, ranges)

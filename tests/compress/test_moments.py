@@ -56,3 +56,12 @@ def test_what_the_model_cannot_read_is_refused(model, texts):
         input_moments(model, texts, names=["pooler"])
     with pytest.raises(DataError, match="id 120; the model has 120"):
         input_moments(model, EncodedTexts([[2, 120]]))
+    with pytest.raises(DataError, match="2 of 3 texts have no token") as caught:
+        input_moments(model, EncodedTexts([[2, 5], [], []]), batch_size=1)
+    assert caught.value.where == "text 1, counted from 0"
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.0, None])
+def test_batches_of_no_text_are_refused(model, texts, batch_size):
+    with pytest.raises(DataError, match=f"batch of {batch_size} texts"):
+        input_moments(model, texts, batch_size=batch_size)

@@ -157,7 +157,7 @@ def test_of_equals_the_first_stay():
     assert together == Kept(((0, 1, 2), (0,)), ((0, 1, 2, 3, 4), (0,)))
 
 
-@pytest.mark.parametrize("share", [0, 0.0, -0.1, 1.01, math.nan])
+@pytest.mark.parametrize("share", [0, 0.0, -0.1, 1.01, math.nan, None, "1", [1], True])
 @pytest.mark.parametrize("name", ["heads", "neurons"])
 def test_shares_that_cannot_be_kept(share, name):
     with pytest.raises(ModelError, match=f"of the {name} cannot be kept"):
@@ -371,7 +371,17 @@ def test_the_cubic_schedule():
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "steps"), [(-0.1, 0.5, 3), (0, 1, 3), (0.5, 0.4, 3), (0, 0.5, 0)]
+    ("start", "end", "steps"),
+    [
+        (-0.1, 0.5, 3),
+        (0, 1, 3),
+        (0.5, 0.4, 3),
+        (0, 0.5, 0),
+        (None, 0.5, 3),
+        (0, "0.5", 3),
+        (0, 0.5, 2.5),
+        (0, 0.5, True),
+    ],
 )
 def test_no_schedule(start, end, steps):
     with pytest.raises(ModelError, match="no schedule"):

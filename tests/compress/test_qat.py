@@ -26,7 +26,7 @@ from course_utils.compress.qat import (
     without_fake_quant,
 )
 from course_utils.compress.quantization import affine, from_range
-from course_utils.data.encoding import encode
+from course_utils.data.encoding import EncodedTexts, encode
 from course_utils.distill.trainer import Recipe, train
 from course_utils.errors import ModelError
 from course_utils.models.classifier import TorchClassifier
@@ -209,6 +209,20 @@ def test_what_is_tied_stays_tied():
     assert convert(prepared)(input_ids=torch.tensor([[1, 2]])).logits.isfinite().all()
 
 
+def test_a_layer_in_two_places_stays_one(model, tokenizer, some_texts):
+    few = some_texts[:16]
+    model.bert.encoder.layer[1].output.dense = model.bert.encoder.layer[0].output.dense
+    seen = observe(model, encode(tokenizer, few, max_length=64))
+    ranges = {name: min_max(each) for name, each in seen.items()}
+    prepared = prepare_qat(model, ranges)
+    assert ranges_of(prepared) == ranges
+    now, then = (
+        TorchClassifier.of(m, tokenizer, name="some").predict(few)
+        for m in (prepared, convert(prepared))
+    )
+    assert abs(now - then).max() < 0.05
+
+
 # Bad input
 
 
@@ -223,6 +237,13 @@ def test_prepared_or_quantized_twice_is_refused(model, ranges):
 def test_a_layer_without_a_range_is_refused(model, ranges):
     with pytest.raises(ModelError, match="no range"):
         prepare_qat(model, {name: ranges[name] for name in list(ranges)[1:]})
+
+
+def test_no_ranges_and_what_was_seen_are_no_ranges(model, texts):
+    for ranges in (None, observe(model, EncodedTexts(texts.input_ids[:1]))):
+        with pytest.raises(ModelError, match="26 linear layers have no range") as caught:
+            prepare_qat(model, ranges)
+        assert "min_max" in caught.value.do
 
 
 @pytest.mark.parametrize("function", [convert, without_fake_quant, ranges_of])

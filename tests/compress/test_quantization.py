@@ -225,6 +225,8 @@ def test_numbers_that_are_none_are_refused(x, bad):
         ((), {"group_size": 1}, "do not fill"),
         ((4, 6), {"group_size": 2, "dim": 0}, "not both"),
         ((4, 6), {"dim": 2}, "no dimension 2"),
+        ((4, 6), {"dim": -3}, "no dimension -3"),
+        ((4, 6), {"dim": 1.5}, "no dimension 1.5"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(shape, options, words):

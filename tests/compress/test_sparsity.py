@@ -73,6 +73,11 @@ def test_as_many_zeros_as_asked_for_and_the_smallest(share, per_matrix, model):
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 
+@pytest.mark.parametrize("per_matrix", [False, True])
+def test_a_share_near_enough_to_one_is_all_of_them(per_matrix, model):
+    assert share_of_zeros(zero_smallest(model, 1 - 1e-8, per_matrix=per_matrix)) == 1
+
+
 def test_together_large_layers_lose_less_than_each_by_itself(model):
     first, *_, last = matrices(zero_smallest(model, 0.5)).values()
     assert (first == 0).float().mean() > 0.6 > 0.4 > (last == 0).float().mean()
@@ -128,7 +133,7 @@ def test_half_precision_takes_about_half(model):
     assert 0.4 * whole < compressed_size_mb(model.to(torch.bfloat16)) < 0.6 * whole
 
 
-@pytest.mark.parametrize("share", [-0.1, 1, 1.5, math.nan])
+@pytest.mark.parametrize("share", [-0.1, 1, 1.5, math.nan, None, "0.5", [0.5], False])
 def test_shares_that_cannot_be_zero(share, model):
     with pytest.raises(ModelError, match="cannot be zero"):
         zero_smallest(model, share)

@@ -146,6 +146,23 @@ def test_a_weight_that_diverged_is_refused():
         spectrum(some(3, 3), -torch.eye(3))
 
 
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (-torch.ones(4), "negative square"),
+        (torch.tensor([-1.0, 1, 1, 1]), "negative square"),
+        (-0.5 * torch.eye(4), "negative square"),
+        (torch.ones(6), r"\(6,\) are no second moment for 4 inputs"),
+        (torch.eye(6), r"\(6, 6\) are no second moment for 4 inputs"),
+        (torch.ones(2, 4, 4), "no second moment for 4 inputs"),
+    ],
+)
+def test_inputs_that_are_no_second_moment_are_refused(inputs, words):
+    for call in (spectrum, lambda weight, inputs: low_rank(weight, 2, inputs)):
+        with pytest.raises(ModelError, match=words):
+            call(some(6, 4), inputs)
+
+
 # Which rank
 
 

@@ -131,6 +131,12 @@ def test_an_id_that_is_no_token_is_refused(tokenizer):
         tokens_to_keep(tokenizer, [[3, -100]])
 
 
+@pytest.mark.parametrize("amount", [{"at_least": "5"}, {"at_least": None}, {"at_most": 2.5}])
+def test_a_number_of_tokens_that_is_none_is_refused(tokenizer, amount):
+    with pytest.raises(DataError, match="whole numbers"):
+        tokens_to_keep(tokenizer, [], **amount)
+
+
 # The model
 
 
@@ -356,7 +362,7 @@ def test_positions_are_cut_and_short_texts_get_the_same_bits(model, tokenizer, t
     assert state(model) == before
 
 
-@pytest.mark.parametrize("positions", [0, -1, 65])
+@pytest.mark.parametrize("positions", [0, -1, 65, 8.5, "8", None, True])
 def test_positions_that_the_model_has_not_are_refused(model, positions):
     with pytest.raises(ModelError, match="64 positions"):
         cut_positions(model, positions)
