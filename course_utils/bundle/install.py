@@ -20,12 +20,15 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import venv
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 SUMS, MANIFEST, MARK = "SHA256SUMS", "bundle.json", ".shrinking-bert.json"
 WHEELS, COURSE, CACHE = "wheels", "course", "cache"
 SYSTEMS = {"Linux": "linux", "Darwin": "macos", "Windows": "windows"}
 GLIBC, MACOS = (2, 28), (14,)
+OF_BUNDLE = {name: str for name in ("python", "python_least", "built_with", "pip")}
+OF_BUNDLE.update(other_bytes=int, platforms=dict)  # what bundle.json must say, and in which kind
+OF_PLATFORM = {"wheels": list, "pins": list, "wheel_bytes": int, "unpacked_bytes": int}
 AGAIN = "Copy the bundle anew, or run `course bundle` again where it was made."
 
 
@@ -46,24 +49,52 @@ def this_platform():
     return "{}-{}".format(system, "aarch64" if (system, machine) == ("linux", "arm64") else machine)
 
 
+def read_bundle(bundle):
+    """What the bundle says of itself, and its sums; `Refusal` if a wheel that it names has none."""
+    manifest, sums = read_manifest(bundle), read_sums(bundle)
+    every = (name for each in manifest["platforms"].values() for name in each["wheels"])
+    lacking = {f"{WHEELS}/{name}" for name in every} - set(sums)
+    if lacking:
+        raise Refusal("{} lacks {}.".format(SUMS, ", ".join(sorted(lacking))), AGAIN)
+    return manifest, sums
+
+
 def read_manifest(bundle):
     """What the bundle says of itself; `Refusal` when it is none or was not finished."""
     for name in (MANIFEST, SUMS):
         if not (bundle / name).is_file():
             raise Refusal(f"This is not a whole bundle: {name} is missing in {bundle}.", AGAIN)
     try:
-        return json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError:
-        raise Refusal(f"{bundle / MANIFEST} is damaged.", AGAIN) from None
+        manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        manifest = None
+    parts = manifest["platforms"].values() if holds(manifest, OF_BUNDLE) else [None]
+    if not all(holds(part, {"wheels": list}) for part in parts):
+        raise Refusal(f"{bundle / MANIFEST} is damaged.", AGAIN)
+    return manifest
+
+
+def holds(found, kinds):
+    """Whether this is an object with all these keys, each with a value of its kind."""
+    return isinstance(found, dict) and all(isinstance(found.get(k), kinds[k]) for k in kinds)
 
 
 def read_sums(bundle):
     """The SHA-256 of every file of the bundle by its path, from a file as sha256sum writes it."""
     try:
         lines = (bundle / SUMS).read_text(encoding="utf-8").splitlines()
-        return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except ValueError:
-        raise Refusal(f"{bundle / SUMS} is damaged.", AGAIN) from None
+        sums = {}
+    if MANIFEST in sums and all(map(is_inside, sums)):
+        return sums
+    raise Refusal(f"{bundle / SUMS} is damaged.", AGAIN)
+
+
+def is_inside(name):
+    """Whether a path stays in the folder it is put after, on every system."""
+    path = PureWindowsPath(name)  # it knows both slashes, and drives
+    return not path.anchor and ".." not in path.parts and "\0" not in name
 
 
 def sha256(file):
@@ -138,7 +169,10 @@ def fitting(manifest):
         raise Refusal(what, "Use a system of 2018 or newer that is not Alpine.")
     if here.startswith("macos") and numbers(platform.mac_ver()[0]) < MACOS:
         raise Refusal(f"This is macOS {platform.mac_ver()[0]}.", "The packages need macOS 14.")
-    return manifest["platforms"][here]
+    ours = manifest["platforms"][here]
+    if not holds(ours, OF_PLATFORM):
+        raise Refusal(f"{MANIFEST} is damaged.", AGAIN)
+    return ours
 
 
 def numbers(version):
@@ -185,13 +219,10 @@ def install(source, target):
         note(target, noted)
         for name in (MANIFEST, SUMS):
             download(remote, name, bundle)
-    manifest, sums = read_manifest(bundle), read_sums(bundle)
+    manifest, sums = read_bundle(bundle)
     ours = fitting(manifest)
     wheels = {WHEELS + "/" + name for name in ours["wheels"]}
     files = {n: s for n, s in sums.items() if n in wheels or not n.startswith(WHEELS + "/")}
-    lacking = wheels - set(sums)
-    if lacking:
-        raise Refusal("{} lacks {}.".format(SUMS, ", ".join(sorted(lacking))), AGAIN)
     environment = hashlib.sha256(json.dumps(sorted(files[n] for n in wheels)).encode()).hexdigest()
     fresh = noted.get("environment") != environment or not python_of(target).exists()
     wanted = manifest["other_bytes"]
@@ -361,8 +392,8 @@ def main(words=None):
     wish = parser.parse_args(words)
     try:
         if wish.check:
-            read_manifest(Path(wish.source))
-            refuse_damage(Path(wish.source), read_sums(Path(wish.source)))
+            _, sums = read_bundle(Path(wish.source))
+            refuse_damage(Path(wish.source), sums)
             print("Every file is as it was made.")
             return 0
         return install(wish.source, Path(wish.folder).expanduser().absolute())

@@ -53,7 +53,7 @@ def make(
     """
     out, python = Path(out), this_python()
     # A bundle that is renewed stays one for the same machines, unless others are named.
-    targets = chosen(platforms or ",".join(_read(out / MANIFEST).get("platforms", ())))
+    targets = chosen(platforms or ",".join(_read(out / MANIFEST, "platforms")))
     torch_index = torch_index or _read(out / PLAN).get("torch_index")
     if not (root / "constraints" / "tested.txt").is_file():
         raise CourseError(
@@ -86,8 +86,7 @@ def make(
 def check(folder: Path, *, say: Say = print) -> None:
     """Nothing; raises `CourseError` that names every file missing or damaged in the bundle."""
     try:
-        install.read_manifest(folder)
-        sums = install.read_sums(folder)
+        _, sums = install.read_bundle(folder)
     except install.Refusal as refusal:
         raise CourseError(str(refusal)) from None
     if wrong := install.damage(folder, sums):
@@ -125,7 +124,7 @@ def _planned(
     pins = Pins.of(root)
     key = hashlib.sha256(json.dumps([asdict(pins), python, torch_index]).encode()).hexdigest()
     held = _read(out / PLAN)
-    known = held.get("platforms", {}) if held.get("key") == key else {}
+    known = _read(out / PLAN, "platforms") if held.get("key") == key else {}
     for target in targets:
         if target.name not in known:
             say(f"{target.name}: asking which wheels there are")
@@ -168,7 +167,7 @@ def _bring(
 def _course_wheel(out: Path, root: Path) -> Path:
     """The course's own wheel in the bundle, built again when its sources have changed."""
     held, key = _read(out / PLAN), contents.key_of_sources(root)
-    known = held.get("course", {})
+    known = _read(out / PLAN, "course")
     file = out / WHEELS / known.get("file", "")
     if known.get("sources") == key and file.is_file() and sha256(file) == known["sha256"]:
         return file
@@ -262,10 +261,12 @@ def _remove_others(out: Path, said: set[str]) -> None:
                 file.unlink()
 
 
-def _read(file: Path) -> dict:
-    """What the file holds; nothing, when it is not there or is not one of ours."""
+def _read(file: Path, *keys: str) -> dict:
+    """What the file holds at these keys; nothing, when it is not there or is not one of ours."""
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        for key in keys:
+            held = held[key]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
     return held if isinstance(held, dict) else {}

@@ -64,7 +64,7 @@ def chosen(names: str) -> list[Platform]:
     Raises `CourseError` for one that no bundle can be made for.
     """
     wanted = [name.strip() for name in (names or this_platform()).split(",") if name.strip()]
-    for name in wanted:
+    for name in wanted or [names]:  # a comma alone names none
         if name not in PLATFORMS:
             raise CourseError(
                 f"No bundle can be made for {name!r}.",

@@ -156,6 +156,46 @@ def test_sums_that_are_torn(bundle, home, tmp_path, capsys):
     assert "SHA256SUMS lacks wheels/" in said
 
 
+OUTSIDE = [
+    "../../../../etc/hostname",
+    "/etc/hostname",
+    "C:/x",
+    "a\\..\\..\\x",
+    "//server/x",
+    "a\0b",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_sums_that_name_what_is_no_file_of_the_bundle(bundle, home, tmp_path, capsys, name):
+    with open(bundle / "SHA256SUMS", "a") as stream:
+        stream.write(f"{'0' * 64}  {name}\n")
+    for words in ([str(tmp_path / "course")], ["--check"]):
+        assert install.main([*words, "--from", str(bundle)]) == 2
+        assert "SHA256SUMS is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "course").exists()
+
+
+DAMAGED = {"list": "[]", "nothing": "{}", "number": "5", "deep": "[" * 100_000}
+
+
+@pytest.mark.parametrize("fault", [*DAMAGED, "platforms", "python_least", "unpacked_bytes"])
+def test_a_manifest_that_is_damaged(bundle, home, tmp_path, capsys, fault):
+    file = bundle / "bundle.json"
+    text = file.read_text().replace(f'"{fault}"', '"another"')
+    file.write_text(DAMAGED.get(fault, text))
+    assert install.main([str(tmp_path / "course"), "--from", str(bundle)]) == 2
+    assert "bundle.json is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "course").exists()
+    assert install.main(["--check", "--from", str(bundle)]) == 2
+
+
+def test_an_empty_list_is_no_whole_bundle(bundle, home, capsys):
+    (bundle / "SHA256SUMS").write_text("")
+    assert install.main(["--check", "--from", str(bundle)]) == 2
+    assert "SHA256SUMS is damaged" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("module", "name", "value", "said"),
     [

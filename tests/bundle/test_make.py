@@ -101,7 +101,17 @@ def test_a_bundle_that_is_renewed_keeps_its_index_of_pytorch(bundle, checkout, m
     assert asked == ["URL", "URL"]
 
 
-@pytest.mark.parametrize("text", ["[]", "{", "null"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{",
+        "null",
+        '{"platforms": null}',
+        '{"platforms": 5}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
 def test_what_the_maker_noted_may_be_damaged(bundle, checkout, text):
     before = (bundle / "SHA256SUMS").read_text()
     for name in (".plan.json", "bundle.json"):
@@ -255,6 +265,26 @@ def test_no_such_platform_and_no_checkout(tmp_path):
     with pytest.raises(CourseError, match="in a checkout of the course"):
         make.make(tmp_path / "out", root=tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("names", [",", " ", " , "])
+def test_a_comma_alone_names_no_platform(bundle, checkout, names):
+    with pytest.raises(CourseError, match="No bundle can be made for") as error:
+        again(bundle, checkout, platforms=names)
+    assert all(name in error.value.do for name in PLATFORMS)
+    make.check(bundle, say=lambda line: None)
+
+
+@pytest.mark.parametrize("fault", ["empty", "one line", "without bundle.json"])
+def test_a_list_that_says_too_little_is_no_whole_bundle(bundle, fault):
+    lines = (bundle / "SHA256SUMS").read_text().splitlines(keepends=True)
+    if fault == "without bundle.json":
+        lines = [line for line in lines if "bundle.json" not in line]
+    else:
+        lines = lines[:-1] if fault == "one line" else []
+    (bundle / "SHA256SUMS").write_text("".join(lines))
+    with pytest.raises(CourseError, match=r"is damaged|lacks wheels/shrinking_bert"):
+        make.check(bundle)
 
 
 def test_what_one_platform_needs_beyond_the_pins_is_found(session):
