@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from course_utils.errors import OutputError
@@ -23,7 +23,20 @@ _ADVICE = {
     errno.ENOTDIR: "A file stands where a folder is needed: choose another folder.",
     errno.EEXIST: "A file stands where a folder is needed: choose another folder.",
     errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EISDIR: "A folder stands where a file is needed: choose another name.",
     errno.EFBIG: "Files of this size are not allowed here: choose another folder.",
+}
+
+_OF_A_MODEL = {
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model.onnx",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
 }
 
 
@@ -76,6 +89,45 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         finally:
             if old is not None:
                 shutil.rmtree(old.parent, ignore_errors=True)
+
+
+def refuse_loss(
+    folder: str | Path, is_ours: Callable[[Path], bool], keep: Iterable[str | Path] = ()
+) -> None:
+    """Nothing; raises `OutputError` when a `new_folder` of this name would take something away.
+
+    That is a file, whatever is not `is_ours` in a folder, and a folder that is, or holds, the
+    working directory or one of `keep`: what the new folder is made from.
+    """
+    place = Path(folder).resolve()
+    if Path.cwd().is_relative_to(place):
+        raise OutputError(
+            "The new folder would replace the one you are in.",
+            where=place,
+            do="Choose a folder in it.",
+        )
+    for kept in map(Path, keep):
+        if kept.exists() and kept.resolve().is_relative_to(place):
+            raise OutputError(
+                "The new folder would replace the one it is made from.",
+                where=kept,
+                do="Choose another folder.",
+            )
+    with writing(place):
+        if place.exists() and not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        others = [path for path in place.iterdir() if not is_ours(path)] if place.is_dir() else []
+    if others:
+        raise OutputError(
+            f"The new folder would replace this one, which holds other things: {others[0].name}.",
+            where=place,
+            do="Choose a new folder, or an empty one.",
+        )
+
+
+def is_of_a_model(path: Path) -> bool:
+    """Whether the file's name is one that saving a model gives."""
+    return path.name in _OF_A_MODEL
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -22,7 +22,7 @@ from course_utils.compress.int8 import need_plain
 from course_utils.compress.quantization import INT8_DOT_PRODUCT
 from course_utils.distill.trainer import quiet
 from course_utils.errors import DataError, ModelError, OutputError
-from course_utils.files import new_folder
+from course_utils.files import is_of_a_model, new_folder, refuse_loss
 from course_utils.machine import describe
 from course_utils.models.classifier import TorchClassifier
 from course_utils.models.protocol import Classifier
@@ -76,7 +76,8 @@ def quantize(
 
     Raises `ModelError` for a method or back-end that does not exist, is not installed (with what to
     install) or cannot do it, for a model that is quantized already or no classifier; `DataError`
-    for calibration texts that are missing or hold no word; `OutputError` when `out` is the model.
+    for calibration texts that are missing or hold no word; `OutputError` when `out` would replace
+    the model, or something else than a model.
     """
     _need_known(method, METHODS, "method")
     _need_known(calibration, RANGES, "calibration")
@@ -89,12 +90,8 @@ def quantize(
         return _in_memory(source, method, name, why, notes, out)
     scratch = None if out else tempfile.TemporaryDirectory()
     folder = Path(out or Path(scratch.name, method))
-    if isinstance(model, str | Path) and folder.resolve() == Path(model).resolve():
-        raise OutputError(
-            "The quantized model would replace the one it is made from.",
-            where=folder,
-            do="Choose another folder for it.",
-        )
+    made_from = model if isinstance(model, str | Path) else model.name_or_path
+    refuse_loss(folder, is_of_a_model, keep=[made_from] if made_from else [])
     with quiet(), new_folder(folder) as work:
         if name == "torch":
             torch_backends.half(source.model, DTYPES[method]).save_pretrained(work)
@@ -129,6 +126,11 @@ def _classifier(
         )
     if tokenizer is None:
         raise ModelError("A model in memory needs its tokenizer.", do="Add tokenizer=….")
+    if len(tokenizer) > model.config.vocab_size:
+        raise ModelError(
+            f"The tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}.",
+            do="Give the tokenizer that was trimmed with the model.",
+        )
     return TorchClassifier.of(copy.deepcopy(model).float().cpu(), tokenizer, name="model")
 
 

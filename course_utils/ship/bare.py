@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 import course_utils
 from course_utils.errors import ModelError
-from course_utils.files import new_folder
+from course_utils.files import new_folder, refuse_loss
 
 
 def needed(names: Sequence[str]) -> list[str]:
@@ -51,13 +51,15 @@ def bare_python(folder: str | Path, names: Sequence[str]) -> Path:
     """The folder, made anew with exactly these distributions and the course: links, not copies.
 
     Where the system allows no links they are copies. What they need is not added: `needed` says
-    it. Raises `ModelError` as `disk_mb` does, `OutputError` where nothing can be written.
+    it. Raises `ModelError` as `disk_mb` does, `OutputError` where nothing can be written, and for a
+    folder that something else is in.
     """
     wanted = {course_utils.__name__: Path(course_utils.__file__).parent}
     for name in names:
         for part in _parts(_files(name)):
             wanted[part] = Path(distribution(name).locate_file(part))
     folder = Path(folder)
+    refuse_loss(folder, lambda _: (folder / course_utils.__name__).exists(), keep=wanted.values())
     with new_folder(folder) as work:
         for part, source in wanted.items():
             _link(source, work / part)

@@ -20,10 +20,11 @@ from transformers import AutoConfig
 
 from course_utils.compress.quantization import INT8_DOT_PRODUCT
 from course_utils.data.padding import pad
-from course_utils.errors import ModelError, OutputError
-from course_utils.files import new_folder, write_bytes
+from course_utils.errors import ModelError
+from course_utils.files import is_of_a_model, new_folder, refuse_loss, write_bytes
 from course_utils.machine import describe
-from course_utils.models.classifier import TorchClassifier
+from course_utils.models.classifier import FILES, TorchClassifier
+from course_utils.models.protocol import need_files
 from course_utils.ship.runtime import OnnxClassifier, open_session, run
 
 OPSET = 20  # the first with Gelu as one operator
@@ -137,15 +138,12 @@ def to_onnx(
 ) -> Parity:
     """Parity with PyTorch of the folder it writes, which `OnnxClassifier` loads.
 
-    Raises `ModelError` as `export` does. int8 is allowed to differ: its parity is reported.
+    Raises `ModelError` as `export` does, `OutputError` when `out_folder` would replace the model or
+    something else than a model. int8 is allowed to differ: its parity is reported.
     """
     folder, out_folder = Path(folder), Path(out_folder)
-    if folder.resolve() == out_folder.resolve():
-        raise OutputError(
-            "The ONNX folder would replace the model it is made from.",
-            where=out_folder,
-            do="Choose another folder for the ONNX model.",
-        )
+    need_files(folder, (*FILES, "tokenizer_config.json"))
+    refuse_loss(out_folder, is_of_a_model, keep=[folder])
     with new_folder(out_folder) as work:
         parity = export(folder, work / "model.onnx", check_texts=check_texts)
         # With the defaults that save_pretrained leaves out: transformers will not be there to know.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,6 +22,7 @@ from course_utils.compress import available
 from course_utils.compress.available import METHODS, slower_here
 from course_utils.compress.int8 import int8_model
 from course_utils.compress.pruning import Kept, remove
+from course_utils.compress.vocabulary import tokens_to_keep, trim_vocabulary
 from course_utils.errors import DataError, ModelError, OutputError
 from course_utils.machine import describe
 from course_utils.measure.size import parameters, size_mb
@@ -255,12 +258,44 @@ def test_models_that_are_no_classifiers_are_refused(tokenizer, model):
         quantize(BertForMaskedLM(config), "dynamic-int8", tokenizer=tokenizer)
     with pytest.raises(ModelError, match="tokenizer"):
         quantize(model, "dynamic-int8")
+    trimmed = trim_vocabulary(model, tokenizer, tokens_to_keep(tokenizer, [], at_least=100))
+    with pytest.raises(ModelError, match="tokenizer has 120 tokens, the model 100"):
+        quantize(trimmed.model, "dynamic-int8", tokenizer=tokenizer)
 
 
 def test_the_model_is_not_replaced_by_its_own_quantization(tiny_teacher_folder):
     with pytest.raises(OutputError, match="would replace"):
         quantize(tiny_teacher_folder, "bf16", out=tiny_teacher_folder)
     assert TorchClassifier(tiny_teacher_folder).model.dtype == torch.float32
+
+
+def test_nothing_but_a_model_is_replaced(tiny_teacher_folder, tokenizer, tmp_path, monkeypatch):
+    models = tmp_path / "models"
+    teacher = Path(shutil.copytree(tiny_teacher_folder, models / "teacher"))
+    loaded = AutoModelForSequenceClassification.from_pretrained(teacher)
+    (models / "work").mkdir()
+    (models / "work" / "thesis.txt").write_text("years")
+    before = _contents(models)
+    for out, why in (
+        (models, "made from"),
+        (models / "work", "thesis.txt"),
+        (models / "work" / "thesis.txt", "Not a directory"),
+    ):
+        with pytest.raises(OutputError, match=why):
+            quantize(teacher, "bf16", out=out)
+    with pytest.raises(OutputError, match="made from"):
+        quantize(loaded, "bf16", tokenizer=tokenizer, out=teacher)
+    monkeypatch.chdir(models)
+    with pytest.raises(OutputError, match="you are in"):
+        quantize("teacher", "bf16", out=".")
+    assert _contents(models) == before
+    for method in ("bf16", "dynamic-int8"):  # a model is replaced by a model
+        quantize("teacher", method, out="small")
+    assert (models / "small" / "model.onnx").is_file()
+
+
+def _contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_pickles_are_not_written(tiny_teacher_folder, tmp_path):

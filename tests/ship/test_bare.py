@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from course_utils.errors import ModelError
+from course_utils.errors import ModelError, OutputError
 from course_utils.ship.bare import bare_python, disk_mb, needed, run_bare
 from course_utils.ship.runtime import OnnxClassifier
 
@@ -137,6 +137,19 @@ def test_a_folder_is_made_anew(install, tmp_path):
     bare_python(tmp_path / "bare", ["made_up_two"])
     assert not (tmp_path / "bare" / "one.py").exists()
     assert (tmp_path / "bare" / "two.py").exists()
+
+
+def test_nothing_else_is_replaced(install, tmp_path):
+    install("made_up_one", files={"one.py": ""})
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years")
+    with pytest.raises(OutputError, match=r"thesis\.txt"):
+        bare_python(other, ["made_up_one"])
+    with pytest.raises(OutputError, match="made from"):
+        bare_python(tmp_path / "site", ["made_up_one"])
+    assert (other / "thesis.txt").exists()
+    assert (tmp_path / "site" / "one.py").exists()
 
 
 # What runs in it

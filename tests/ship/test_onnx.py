@@ -161,11 +161,11 @@ def test_compare_finds_the_one_shape_that_differs(tiny_teacher_folder, wrong, di
 def test_a_graph_that_differs_is_not_written(tiny_teacher_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(ship, "run", lambda session, batch: np.full((1, 3), np.nan))
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").touch()
+    (tmp_path / "out" / "config.json").touch()
     with pytest.raises(ModelError, match="differs from PyTorch"):
         to_onnx(tiny_teacher_folder, tmp_path / "out", int8=True)
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["old"]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["config.json"]
 
 
 def test_a_small_difference_is_refused_in_our_words_alone(
