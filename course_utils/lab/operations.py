@@ -25,9 +25,11 @@ from course_utils.compress.vocabulary import (
 )
 from course_utils.data.encoding import MAX_LENGTH, EncodedTexts
 from course_utils.errors import DataError, ModelError
+from course_utils.models.compact_bert import CompactBertConfig
 from course_utils.models.student import layer_map, student_from_teacher
 
 NUMBERS = {"int8": "dynamic-int8", "int4": "weight-int4", "bf16": "bf16"}  # in compress' words
+_BERTS = ("bert", CompactBertConfig.model_type)
 CALIBRATION_TEXTS = 2000  # enough for a gradient or a moment
 
 
@@ -76,9 +78,30 @@ def written(operations: Sequence[Operation]) -> str:
     return ", ".join(map(str, operations))
 
 
-def need_possible(lines: Iterable[Sequence[Operation]], config: PreTrainedConfig) -> None:
-    """Nothing; raises `ModelError` for more layers or columns than a model of this kind has."""
+def need_possible(
+    lines: Iterable[Sequence[Operation]],
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Nothing; raises `ModelError` for what no model of this kind has or can have done to it.
+
+    That is more layers or columns than it has, more or fewer tokens than can be kept, and heads and
+    linear layers of another family than BERT's.
+    """
     for operation in chain.from_iterable(lines):
+        if operation.verb in ("prune", "rank") and config.model_type not in _BERTS:
+            raise ModelError(
+                f"{operation}: a {config.model_type} cannot be cut within its layers here.",
+                do="Take a BERT as the teacher, or other operations.",
+            )
+        if operation.verb == "trim" and operation.amount:
+            at = {"at_least": operation.amount, "at_most": operation.amount}
+            if (kept := len(tokens_to_keep(tokenizer, [], **at))) != operation.amount:
+                raise ModelError(
+                    f"{operation}: the {'fewest' if kept > operation.amount else 'most'} tokens "
+                    f"that can be kept are {kept}.",
+                    do="Every special token and character has to stay; [unused…] ones go.",
+                )
         if operation.verb == "layers":
             layer_map(config.num_hidden_layers, operation.amount)
         if operation.verb == "words" and operation.amount >= config.hidden_size:

@@ -26,7 +26,7 @@ from course_utils.data.tasks import Task, load_task
 from course_utils.distill.cache import teacher_signals
 from course_utils.distill.recipes import student_recipe, teacher_recipe
 from course_utils.distill.trainer import Recipe, train
-from course_utils.errors import DataError
+from course_utils.errors import DataError, ModelError
 from course_utils.files import sha256, write_text
 from course_utils.lab.operations import (
     NUMBERS,
@@ -39,6 +39,7 @@ from course_utils.lab.operations import (
 )
 from course_utils.lab.table import measured
 from course_utils.measure import report
+from course_utils.models.classifier import TorchClassifier
 from course_utils.models.student import matched_layers
 from course_utils.ship.backends import quantize
 from course_utils.steps import Step, Steps
@@ -91,7 +92,7 @@ def run(
     how every model learns after a cut, by default `student_recipe`. Everything lies under `out`, a
     folder per step; a step whose inputs did not change is not done again, so more pipelines may
     come in a later call. Raises `CourseError` before anything is trained for a pipeline that cannot
-    be, for data or a folder that cannot be used.
+    be, for data or a folder that cannot be used, for a teacher of other classes or without a head.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -103,7 +104,15 @@ def run(
     if task.multi_label:
         raise DataError("The lab compares models on texts with one class each.", where=task.name)
     base = find_model(teacher or pipeline.BASE[machine.profile()], say=say)
-    need_possible(lines, AutoConfig.from_pretrained(base.path))
+    config = AutoConfig.from_pretrained(base.path)
+    need_possible(lines, config, AutoTokenizer.from_pretrained(base.path))
+    if teacher and (labels := TorchClassifier(base.path).labels) != tuple(task.labels):
+        raise ModelError(
+            f"The teacher's classes are {', '.join(labels)}; the task's are "
+            f"{', '.join(task.labels)}, in this order.",
+            where=base.path,
+            do="Give a classifier that was trained on this task, or let one be trained.",
+        )
     settings = {"lab": True, "task": task.name, "texts": task.fingerprint, "seed": seed}
     settings |= {"teacher": teacher and str(teacher)}
     settings |= {"profile": machine.profile(), "version": __version__}

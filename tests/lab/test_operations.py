@@ -3,13 +3,25 @@
 import pytest
 import torch
 from tiny import TEXTS
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DistilBertConfig,
+)
 
 from course_utils.compress.pruning import encoder_parameters
 from course_utils.data.encoding import encode
 from course_utils.data.sources import find_model
 from course_utils.errors import DataError, ModelError
-from course_utils.lab.operations import Model, Operation, apply, parse, written
+from course_utils.lab.operations import (
+    Model,
+    Operation,
+    apply,
+    need_possible,
+    parse,
+    written,
+)
 
 
 @pytest.fixture
@@ -104,6 +116,22 @@ def test_operations_follow_one_another_in_any_order_that_can_be(start):
 def test_more_layers_than_the_model_has(start):
     with pytest.raises(ModelError, match="4"):
         done("layers 9", start)
+
+
+def test_heads_of_another_family_are_not_cut(start):
+    with pytest.raises(ModelError, match="a distilbert cannot be cut"):
+        need_possible([parse("layers 2, prune 50")], DistilBertConfig(), start.tokenizer)
+    need_possible([parse("layers 2, int8")], DistilBertConfig(), start.tokenizer)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("amount", [1000, 40_000])
+def test_only_as_many_words_as_can_be_kept(amount):
+    folder = find_model(say=lambda _: None).path
+    config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    with pytest.raises(ModelError, match="that can be kept are"):
+        need_possible([parse(f"trim {amount}")], config, tokenizer)
+    need_possible([parse("trim 2000"), parse("trim")], config, tokenizer)
 
 
 @pytest.mark.weights

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from tiny import TEXTS
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from course_utils.data.tasks import Task
 from course_utils.distill.trainer import Recipe
-from course_utils.errors import CourseError, DataError
+from course_utils.errors import CourseError, DataError, ModelError
 from course_utils.lab.operations import parse, written
 from course_utils.lab.run import PIPELINES, run
 from course_utils.lab.table import as_table, differences
@@ -112,11 +112,31 @@ def test_the_same_operations_in_two_orders_are_compared(finished):
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("layers 9", "4"), ("words 32", "has 32 columns"), ("shrink", "no operation 'shrink'")],
+    [
+        ("layers 9", "4"),
+        ("words 32", "has 32 columns"),
+        ("shrink", "no operation 'shrink'"),
+        ("trim 1000", "the most tokens that can be kept are 1"),
+    ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(line, words, settings, tmp_path):
     with pytest.raises(CourseError, match=words):
         run(TASK, pipelines=["int8", line], out=tmp_path / "out", **settings)
+    assert not Path(tmp_path, "out").exists()
+
+
+@pytest.mark.parametrize("labels", [("torch", "numpy", "pandas"), ("numpy", "torch"), "none"])
+def test_a_teacher_of_something_else_is_refused(labels, settings, tmp_path):
+    if labels == "none":  # an encoder alone
+        model = AutoModel.from_pretrained(settings["teacher"])
+        teacher = tmp_path / "encoder"
+        model.save_pretrained(teacher)
+        AutoTokenizer.from_pretrained(settings["teacher"]).save_pretrained(teacher)
+        with pytest.raises(ModelError, match="trained head"):
+            run(TASK, pipelines="int8", out=tmp_path / "out", **settings | {"teacher": teacher})
+    else:
+        with pytest.raises(ModelError, match="The teacher's classes are numpy, torch, pandas"):
+            run(replace(TASK, labels=labels), pipelines="int8", out=tmp_path / "out", **settings)
     assert not Path(tmp_path, "out").exists()
 
 
