@@ -34,8 +34,7 @@ class TorchClassifier(Classifier):
         self, folder: str | Path, *, name: str | None = None, dtype: torch.dtype = torch.float32
     ):
         folder = need_files(folder, FILES)
-        model = _load(folder, dtype)
-        self._hold(model, AutoTokenizer.from_pretrained(folder), name or folder.name)
+        self._hold(_load(folder, dtype), _tokenizer(folder), name or folder.name)
 
     @classmethod
     def of(
@@ -85,11 +84,7 @@ def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             output_loading_info=True,
         )
     except (SafetensorError, ValueError, OSError) as error:
-        raise ModelError(
-            f"This classifier cannot be loaded: {str(error).splitlines()[0]}",
-            where=folder,
-            do="Its files may be cut short or belong to another model: make the folder again.",
-        ) from error
+        raise _unusable("classifier", folder, error) from error
     if wrong := sorted({*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}):
         raise ModelError(
             f"The weights of this classifier do not fit its configuration: {', '.join(wrong[:4])}"
@@ -98,3 +93,18 @@ def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             do="An encoder without a trained head is no classifier: train it first.",
         )
     return model
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # neither transformers nor tokenizers has a class of its own for it
+        raise _unusable("tokenizer", folder, error) from error
+
+
+def _unusable(what: str, folder: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"This {what} cannot be loaded: {str(error).splitlines()[0]}",
+        where=folder,
+        do="Its files may be cut short or belong to another model: make the folder again.",
+    )

@@ -36,7 +36,8 @@ class Classifier(ABC):
     def encode(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """`input_ids` and `attention_mask`, (B, S) int64, padded to the longest text.
 
-        Raises `DataError` for no text at all, or for a single string instead of a list.
+        Raises `DataError` for no text at all, for a single string instead of a list, and for what
+        is no text that UTF-8 can hold.
         """
         return pad(self.token_ids(_checked(texts)), self.pad_token_id)
 
@@ -51,9 +52,24 @@ class Classifier(ABC):
         return logits
 
 
-def labels_of(id2label: Mapping[int | str, str]) -> tuple[str, ...]:
-    """The names of the classes in the order of the logits, from a configuration's `id2label`."""
-    return tuple(name for _, name in sorted((int(i), name) for i, name in id2label.items()))
+def labels_of(
+    id2label: Mapping[int | str, str], *, where: str | Path | None = None
+) -> tuple[str, ...]:
+    """The names of the classes in the order of the logits, from a configuration's `id2label`.
+
+    Raises `ModelError` unless each of the numbers 0, 1, 2 ... has its name.
+    """
+    try:
+        named = sorted((int(i), name) for i, name in id2label.items())
+        if all(i == k and isinstance(name, str) for k, (i, name) in enumerate(named)):
+            return tuple(name for _, name in named)
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise ModelError(
+        "The id2label of this configuration is no list of classes.",
+        where=where,
+        do='It is to name each, from 0 on, as in {"0": "numpy", "1": "torch"}.',
+    )
 
 
 def need_files(folder: str | Path, names: Sequence[str]) -> Path:
@@ -75,4 +91,19 @@ def _checked(texts: Sequence[str]) -> list[str]:
         raise DataError("One text where a list of texts is needed.", do="Write [text].")
     if not len(texts):
         raise DataError("There is no text to classify.", do="Give a list with at least one text.")
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            raise DataError(
+                f"This is no text but {type(text).__name__}.",
+                where=f"text {number} of {len(texts)}",
+                do="Give strings; leave out what is missing.",
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"The character {text[error.start]!a} stands for a byte that is no UTF-8 text.",
+                where=f"text {number} of {len(texts)}, after {error.start} characters",
+                do="Convert the text to UTF-8 first.",
+            ) from None
     return list(texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ except ImportError as error:
 
 MULTI_LABEL = "multi_label_classification"  # what transformers calls it in a configuration
 CHARACTERS = 1000  # read per token that fits: a cell of 10 MB is no reason to split 10 MB
-CONFIG = ("id2label", "max_position_embeddings", "pad_token_id")  # what it must say
+CONFIG = {"id2label": dict, "max_position_embeddings": int, "pad_token_id": int}  # it must say
+KINDS = {dict: "an object", int: "a whole number"}  # as JSON calls them
 FILES = ("model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -37,18 +39,24 @@ class OnnxClassifier(Classifier):
 
     def __init__(self, folder: str | Path, *, name: str | None = None, threads: int | None = None):
         folder = need_files(folder, FILES)
-        config = _json(folder / "config.json", *CONFIG)
-        limits = _json(folder / "tokenizer_config.json", "model_max_length")
+        config = _json(folder / "config.json", **CONFIG)
+        limits = _json(folder / "tokenizer_config.json", model_max_length=int)
         self.name = name or folder.name
-        self.labels = labels_of(config["id2label"])
+        self.labels = labels_of(config["id2label"], where=folder / "config.json")
         self.multi_label = config.get("problem_type") == MULTI_LABEL
         self.max_length = min(limits["model_max_length"], config["max_position_embeddings"])
         self.pad_token_id = config["pad_token_id"]
         self.n_cut = 0
         self.tokenizer = _tokenizer(folder / "tokenizer.json")
+        if self.max_length <= self.tokenizer.num_special_tokens_to_add(is_pair=False):
+            raise _damaged(folder, f"a text is cut to {self.max_length} tokens")
         self.tokenizer.enable_truncation(self.max_length)
         self.tokenizer.no_padding()  # whatever the file says: batches are padded in `encode`
         self.session = open_session(folder / "model.onnx", threads)
+        n_classes = self.session.get_outputs()[0].shape[-1]  # a name instead, if it may vary
+        if n_classes != len(self.labels) and isinstance(n_classes, int):
+            why = f"it names {len(self.labels)} classes, and the model has {n_classes}"
+            raise _damaged(folder / "config.json", why)
 
     @property
     def threads(self) -> int:
@@ -100,10 +108,20 @@ def default_threads() -> int:
     """As many as PyTorch uses, where it is loaded; else `OMP_NUM_THREADS`, else one per core.
 
     Cores are physical ones this process may use; all of those it may use if psutil is missing.
+    Raises `CourseError` when `OMP_NUM_THREADS` says no number.
     """
     if torch := sys.modules.get("torch"):
         return torch.get_num_threads()
-    return int(os.environ.get("OMP_NUM_THREADS") or _cores())
+    if not (wish := os.environ.get("OMP_NUM_THREADS", "").strip()):
+        return _cores()
+    first = wish.partition(",")[0].strip()  # "4,2": 2 would be for teams inside of teams
+    if not re.fullmatch("[1-9][0-9]{0,3}", first):
+        raise CourseError(
+            f"{wish!a} is no number of threads.",
+            where="OMP_NUM_THREADS",
+            do="Set it to a number such as 4, or leave it unset.",
+        )
+    return int(first)
 
 
 def _cores() -> int:
@@ -115,15 +133,16 @@ def _cores() -> int:
     return min(filter(None, (usable, psutil.cpu_count(logical=False))), default=1)
 
 
-def _json(file: Path, *needed: str) -> dict:
-    """The object in a file; raises `ModelError` unless it has these keys."""
+def _json(file: Path, **needed: type) -> dict:
+    """The object in a file; raises `ModelError` unless it has these keys with such values."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        missing = [key for key in needed if content.get(key) is None]
-    except (ValueError, AttributeError) as error:
+        wrong = [key for key, kind in needed.items() if not isinstance(content.get(key), kind)]
+    except (ValueError, AttributeError, RecursionError) as error:
         raise _damaged(file, error) from error
-    if missing:
-        raise _damaged(file, f"it does not say {', '.join(missing)}")
+    if wrong:
+        kinds = (f"{key} as {KINDS[needed[key]]}" for key in wrong)
+        raise _damaged(file, f"it does not say {', '.join(kinds)}")
     return content
 
 

@@ -228,6 +228,15 @@ def test_a_place_that_cannot_be_written_is_said_once(file, monkeypatch, capsys):
     assert out.count("saved progress could not be used") == 1
 
 
+def test_a_home_of_nobody_is_said_and_ends_nothing(monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_PROGRESS", "~nosuchuser/p.json")
+    check.agreement(right)
+    progress.progress()
+    out = capsys.readouterr().out
+    assert "✓ agreement: right." in out
+    assert out.count("saved progress could not be used. Could not determine home") == 1
+
+
 def test_a_file_named_by_the_environment_is_used_instead(file, tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "new" / "elsewhere.json"))
     check.agreement(right)

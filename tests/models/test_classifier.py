@@ -108,7 +108,16 @@ def test_another_dtype_still_gives_float32_logits(tiny_teacher_folder, classifie
     assert 0 < np.abs(logits - classifier.predict(some_texts)).max() < 0.2
 
 
-@pytest.mark.parametrize(("texts", "words"), [("one text", "One text"), ([], "no text")])
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ("one text", "One text"),
+        ([], "no text"),
+        (["\ud800 the"], r"'\\ud800' stands for"),
+        (["the", None], "no text but NoneType"),
+        ([1], "no text but int"),
+    ],
+)
 @pytest.mark.parametrize("method", ["encode", "predict"])
 def test_no_list_of_texts(classifier, texts, words, method):
     with pytest.raises(DataError, match=words):
@@ -131,6 +140,14 @@ def test_weights_that_are_cut_short(copy):
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="cannot be loaded"):
+        TorchClassifier(copy)
+
+
+@pytest.mark.parametrize("content", ["cut", "{}", "[]"])
+def test_a_tokenizer_that_is_damaged(copy, content):
+    file = copy / "tokenizer.json"
+    file.write_text(file.read_text()[:1000] if content == "cut" else content)
+    with pytest.raises(ModelError, match="This tokenizer cannot be loaded"):
         TorchClassifier(copy)
 
 
