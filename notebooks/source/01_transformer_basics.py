@@ -239,17 +239,16 @@ masks = {
     "everybody sees all": torch.ones(3, 3).bool(),
     "no padding": padding[1, 0],
     "not to the right": causal,
-    "both masks": padding[1, 0] & causal,
 }
 seen = {
     name: library.scaled_dot_product(some, some, some, mask=mask)[1] for name, mask in masks.items()
 }
-fig = attention_grid("What does a mask do to the weights?", seen, batch[1], columns=4)
+fig = attention_grid("What does a mask do to the weights?", seen, batch[1], columns=3)
 show(
     fig,
-    alt="Four maps of attention weights of “the loan [PAD]”: without a mask, with the column of the "
-    "padding at zero, with everything right of the diagonal at zero, and with both. Each row adds up "
-    "to 1 in all of them.",
+    alt="Three maps of attention weights of “the loan [PAD]”: without a mask, with the column of the "
+    "padding at zero, and with everything right of the diagonal at zero. Each row adds up to 1 in all "
+    "of them.",
 )
 
 # %% [markdown]

@@ -512,8 +512,8 @@ check.tied_logits(tied_logits_answer)
 # %% [markdown]
 # ### Guessing, before and after
 #
-# MiniLM came to us as a model of *sentences*: its masked-language head was thrown away long ago. So we give
-# it a new one and train head and layers for about a minute on the documentation on your disk. The word
+# MiniLM came to us as a model of *sentences*. It was distilled from the attention of a larger model, and no head
+# for guessing came with it. So we give it a new one and train head and layers for about a minute on the documentation on your disk. The word
 # embeddings are frozen; the table already knows the words. Before, in between and after we ask for the
 # words that fit four gaps.
 
@@ -557,7 +557,7 @@ fig = guesses_figure(watch.seen, list(gaps))
 show(
     fig,
     alt="Table of the first guess for four gaps at five moments of the training. At first the guesses "
-    "are fragments and improbable; at the end they are words that fit, and far more probable.",
+    "are any words or special tokens, and improbable; at the end they are words that fit, and far more probable.",
 )
 
 # %%
@@ -810,8 +810,8 @@ claim("from layer 1 to 4, each is much like the next", small or alike.diagonal(1
 # %% [markdown]
 # *What* a text is about is in its words, and no layer takes it away. *How* the words stand together is worked
 # out in the first two layers; this model was trained to compare meanings, and its last layer forgets much
-# of it. In between, layers 2 to 4 know the same and look the same. They are *redundant*, so some may go: the
-# student of notebook 00 keeps three of six layers.
+# of it. In layers 2 to 4 both probes find the same, and each layer is much like the next. They are *redundant*, so some may
+# go: the student of notebook 00 keeps three of six layers.
 #
 # ## Fine-tuning in twenty lines
 #
@@ -904,8 +904,8 @@ claim(
 
 # %% [markdown]
 # The pooler moved most, and for a reason: a sentence encoder is trained without it, so that it had learned
-# nothing yet. For the rest, a few per cent of change make an expert of a generalist, with most of it in the
-# layers next to the answer. Fine-tuning does not rebuild a model, it nudges one: that is why it needs so
+# nothing yet. Each layer moved by a few per cent, the last ones somewhat more. After so few texts that is not yet
+# more often right than the probes were; notebook 00 trains longer. Fine-tuning does not rebuild a model, it nudges one: that is why it needs so
 # few texts, and why a student can start from its teacher's own layers.
 
 # %%
@@ -918,7 +918,7 @@ claim("all of this took less than ten minutes", time.perf_counter() - started < 
 # 2. A BERT is embeddings, blocks and a pooler: under 150 lines, and equal to the library's at every layer.
 # 3. Hidden words are labels that cost nothing. Chosen tokens, all of them and only them, have a label.
 # 4. Parameters are in dictionary and layers; arithmetic is in layers. Feed-forward has the most of both.
-# 5. Words tell what a text is about, the first layers tell their order; middle layers repeat each other.
+# 5. Words tell what a text is about, the first layers tell their order; neighbours are much alike.
 #
 # ## Three questions
 #

@@ -441,7 +441,7 @@ legend(torch.stack([p, q, slope]), ["p", "q", "gradient"], classes)
 # \end{aligned}
 # $$
 #
-# with $\bar z$ and $\bar t$ the means over the classes (Hinton et al., eq. 3 and 4, assume them to be 0). So the
+# with $\bar z$ and $\bar t$ the means over the classes (Hinton et al. assume them to be 0 for eq. 4). So the
 # gradient shrinks like 1/T², and T² times it has a limit: the gradient of $\frac{1}{2C}\sum_i (z_i - t_i)^2$
 # for centred logits. **At high T, distillation is logit matching.** The neglected terms are of order 1/T:
 
@@ -780,8 +780,8 @@ check.cosine_loss(cosine_loss_answer)
 #
 # The paper gives neither weights nor T nor positions. The authors named 5, 2, 1 when asked (transformers,
 # issue 2013); a command in their README has a third for each, with which others failed (issue 3206). The
-# library's `triple_loss` does what their code did. We run it on one sentence with a hidden word, and on one that was
-# chosen and left as it was, and ask autograd which tokens each term looks at.
+# library's `triple_loss` does what their code did. We run it on one sentence with two chosen words, one hidden and one
+# left as it was, and ask autograd which tokens each term looks at.
 
 # %%
 tokens = ["[CLS]", "returns", "the", "[MASK]", "of", "values", "[SEP]", "[PAD]"]

@@ -331,7 +331,7 @@ for name, points in pairs.items():
 claim("spread maps end ahead of side by side", small or spread.mean() > beside.mean())
 
 # %% [markdown]
-# Before training, the last layer decided. Afterwards *every other*, which lacks it, has caught up: a
+# Before training, the last layer decided. Afterwards *every other*, which lacks it, has nearly caught up: a
 # head learns quickly to read another layer. What is left is that a student should have a bit of
 # everything its teacher does, early and late. Which of the two spread maps is better? Their difference
 # is about as large as its interval: three seeds may hint, they do not prove. (And three pairs are three
@@ -796,8 +796,8 @@ claim(
 # The first layers had nothing to lose: their input is what it always was. The damage grows with every
 # gap in the chain. Training brought the last layer back towards the teacher's last, and its neighbour
 # up with it: three layers have spread over the depth of six. Nobody had asked for that. The student
-# was asked for the teacher's *answers* alone. (Notebook 00 did ask: its hidden loss matches just
-# these pairs, every second layer.)
+# was asked for the teacher's *answers* alone. (Notebook 00 did ask: its hidden loss matches
+# nearly these pairs, every second layer.)
 #
 # Last, words. The teacher that guesses gets a student of three layers. It learns with the losses of
 # notebook 03, the triple loss of DistilBERT: 5 · soft + 2 · masked LM + 1 · cosine, at T = 2. To save
@@ -871,7 +871,7 @@ first_guess = {
 }
 show(
     figures.side_by_side(first_guess, gaps),
-    alt="A table of first guesses for six gaps by three models. After the cut the guesses are others than the "
+    alt="A table of first guesses for six gaps by three models. After the cut all guesses but one are others than the "
     "teacher's, and improbable. After distillation most of them are the teacher's own words again.",
 )
 
@@ -881,8 +881,8 @@ shared = [sum(a == b for a, b in zip(words[k], words["teacher"])) for k in ("cut
 claim("distilling gave gaps back to the teacher's word", small or shared[1] > shared[0])
 
 # %% [markdown]
-# A singular matrix raises an *error*, not a matrix. Where the teacher is wrong, the student learns
-# that as well. Six sentences are an illustration. The measurement uses texts that neither has read:
+# A sum is taken along an *axis*, not along *elements*. Where the teacher is wrong, the student learns
+# that as well: what it said before was another word. Six sentences are an illustration. The measurement uses texts that neither has read:
 # on which share of hidden words does the student's first guess equal its teacher's?
 
 # %%

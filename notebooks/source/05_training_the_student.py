@@ -176,7 +176,7 @@ def to_blocks_by_hand_answer(documents, length, cls, sep):
 check.to_blocks_by_hand(to_blocks_by_hand_answer)
 
 # %% [markdown]
-# The library's `to_blocks` does the same for corpora that are larger than your memory: the blocks lie
+# The library's `to_blocks` does the same (it only leaves out a [SEP] that would open a block) for corpora that are larger than your memory: the blocks lie
 # in a file on disk that is read where it lies (an Arrow file, by the library Datasets), and they are made once.
 # It says what it has kept; a packing that drops text silently is a common fault.
 
@@ -473,7 +473,7 @@ trainer_speed = np.median([line["tokens_per_s"] for line in log])
 print(f"tokens per second: by hand {hand_speed:,.0f}, trainer {trainer_speed:,.0f}")
 
 # %% [markdown]
-# The last digits differ: where the machine computes in 16 bits, a sum in another order rounds
+# The speed by hand is that of all steps together, the trainer's is the median of its steps. The last digits differ: where the machine computes in 16 bits, a sum in another order rounds
 # otherwise. And the trainer is faster, for one reason above all. The loop computes logits over 30 522
 # words for *every* token, and then looks at 15 % of them. The trainer picks the hidden states first and
 # shows only those to the head, the student's and the teacher's. (`course bench mlm` measures that for
@@ -514,7 +514,7 @@ logs["with its teacher"] = distil_mlm(
 show(
     dashboard.figure(),
     alt="The dashboard at the end: the loss and its parts fall, fast at first; the learning rate rises and "
-    "falls; tokens per second stay level; and the guesses for three gaps, from odd words at step 0 to words that fit.",
+    "falls; tokens per second vary; and the guesses for three gaps become more probable, but not all fit.",
 )
 
 # %%
@@ -553,7 +553,7 @@ for name in (
 #
 # - Would it have learned as much from the text alone? **Without a teacher**: the same start, the same
 #   blocks, the same masks, the same steps, and the masked-LM loss alone.
-# - Did it need its teacher's layers? **Random start**: the same teacher, weights drawn anew.
+# - Did it need its teacher's weights? **Random start**: the same teacher; words, layers and head drawn anew.
 # - Had it known it all before? **Untrained**: the student at step 0.
 
 # %% tags=["nbval-ignore-output"]
@@ -567,7 +567,7 @@ logs["random start"] = distil_mlm(from_nothing, teacher, masked, recipe, progres
 # %% tags=["slide-losses"]
 show(
     figures.losses_figure(logs),
-    alt="Three panels, one per part of the loss, and a line for each run. Starting from random weights, all "
+    alt="Three panels, one per part of the loss, and a line for each run that has it. Starting from random weights, all "
     "parts stay far above those of the student made of its teacher's layers.",
 )
 
@@ -626,16 +626,17 @@ for name, lead in leads.items():
     claim(f"against {name}: a higher agreement, outside the interval", small or above)
 
 # %% [markdown]
-# So it was the teacher; and it was the layers even more. In the paper's ablation, too, the random
+# For these trainings it was the teacher; and it was the inherited weights even more. (The intervals are over
+# texts. Each student was trained once, and what other seeds would change is not in them.) In the paper's ablation, too, the random
 # start cost most (−3.69 points of GLUE), more than any part of the loss. Be careful with the other
 # comparison. *At equal steps* the
 # taught student is ahead. It pays for that with the teacher's forward pass in every step, and a
-# student without a teacher could have used that time for more text. And it can learn no more than its
-# teacher knows: ours has read a part of this corpus, once. Given enough text and time, the one without
+# student without a teacher could have used that time for more text. And most of its loss pulls it to a
+# teacher that has itself read only a part of this corpus, once. Given enough text and time, the one without
 # a teacher may well overtake it. The original's teacher had seen forty epochs of everything.
 #
 # What did it learn in words? The guesses of the dashboard, once more, beside the teacher's. The
-# student becomes surer, and it becomes surer of what its teacher says, right or wrong.
+# student has become surer than at step 0, and of what its teacher says, right or wrong.
 
 # %% tags=["nbval-ignore-output", "slide-guesses"]
 for k, gap in enumerate(gaps):
@@ -835,6 +836,7 @@ show(
 # ```python
 # from google.colab import drive
 # drive.mount("/content/drive")
+# student = copy.deepcopy(start)
 # distil_mlm(student, teacher, masked, recipe, out="/content/drive/MyDrive/shrinking-bert")
 # ```
 #
@@ -843,8 +845,8 @@ show(
 #
 # The `gpu` size of this page is made for at most 45 minutes on a T4, all three trainings together.
 # That is planned from its arithmetic, not measured; `make gpu-results` measures it on the GPU you have.
-# For curves beside the dashboard, say `report_to="tensorboard"` (or `"wandb"`) and run
-# `tensorboard --logdir` on the folder.
+# For curves beside the dashboard, install tensorboard (or wandb), say `out=` and `report_to="tensorboard"`
+# (or `"wandb"`), and run `tensorboard --logdir` on the folder.
 #
 # ## From here to the real thing
 #
@@ -859,7 +861,8 @@ show(
 #
 # The gradients are averaged by PyTorch's DDP, once per step, and the curve is that of one process with
 # the same total batch. (Beware of `accelerate launch --cpu --num_processes 2`: it starts one process,
-# without a word.) Out of memory? `find_batch_size = true` halves the batch until it fits.
+# without a word.) Out of memory? `find_batch_size = true` makes the batch a tenth
+# smaller, again and again, until it fits.
 #
 # What would it take? `docs/full_run.md` plans it: tokens, operations, hours and dollars on a T4, an
 # A100 and eight H100, and says of each number whether it was measured, computed or assumed.

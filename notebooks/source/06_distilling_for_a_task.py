@@ -268,12 +268,12 @@ claim(
 # %% [markdown]
 # ## Was it the distillation?
 #
-# A student of three layers reaches some accuracy. Why? It may be the labels, the layers that it
-# inherited, the teacher's doubts, or more texts. Six students tell these apart. Each differs from the
-# one above it in one thing:
+# A student of three layers reaches some accuracy. Why? It may be the labels, the weights that it
+# inherited, the teacher's doubts, or more texts. Six students tell these apart. Each differs from one
+# above it in one thing:
 #
 # 1. **from scratch**: random weights, labels alone;
-# 2. **hard**: three of the teacher's layers, labels alone (alpha = 1; *alpha* is the weight of the hard loss);
+# 2. **hard**: all it can inherit, the words, three layers and the head; labels alone (alpha = 1; *alpha* is the weight of the hard loss);
 # 3. **soft**: the same, the teacher's logits alone (alpha = 0);
 # 4. **both**: half and half;
 # 5. **hidden states**: both, and the vectors of [CLS] are matched;
@@ -462,13 +462,13 @@ claim("answers for unlabelled texts: closer to the teacher than by labels", smal
 # %% [markdown]
 # Read the verdicts, and resist the temptation to read the means alone.
 #
-# - **The layers** are worth most by far. Nothing else on this page comes near.
-# - **Soft instead of hard, on the same texts**: a teacher that has learned these texts by heart has little
-#   left to say about them but their labels. If the line says *inside*, then it is not shown here,
-#   whatever the means look like. It does not say that there is nothing.
-# - **Unlabelled texts** are where the teacher tells what the labels do not: it is asked about texts that it
-#   has not learned by heart. Compare the last student with the hard one: it is closer to the teacher. That need not
-#   make it right more often. A student that copies well also copies mistakes.
+# - **What it inherits**, words, layers and head, is worth most by far. Nothing else on this page comes near. (The
+#   student from scratch has learned next to nothing in so few steps.)
+# - **Soft instead of hard, on the same texts**: the student gives its teacher's class more often. That need not
+#   make it right more often: a student that copies well also copies mistakes. Where the line says *inside*, it
+#   is not shown here, whatever the means look like. It does not say that there is nothing.
+# - **Unlabelled texts**: the fair comparison is with *both*, which differs in nothing else. Against *hard* two
+#   things have changed, the loss and the texts, and *soft* is closer to the teacher without any new text.
 #
 # Three seeds and a thousand test texts see differences of some points, not of half a point. Whoever
 # reports half a point from one seed reports the seed.
@@ -754,7 +754,7 @@ claim(
 # The last line is the unlabelled texts from above, for comparison. There are two kinds of remedy. Early
 # stopping, weight decay and dropout *hold the student back* while it reads the same few texts again. The
 # others give it *something new to read*: texts with words hidden or replaced, texts moved to where it errs, or
-# other texts. Here the second kind helps more, and none makes up for the labels that are missing.
+# other texts. Here the second kind helps more on average, and none makes up for the labels that are missing.
 # Where a bar crosses zero, three seeds have not shown that the remedy helps *here*. It may help elsewhere:
 # dropout was made for models that train from nothing and for long; weight decay of this size moves next
 # to nothing in so few steps. Measure before you believe a list.
@@ -884,8 +884,8 @@ largest = max(count for name, count in table.items() if name != "p")
 claim("both right is the largest count", small or table["both_right"] == largest)
 
 # %% [markdown]
-# `p` is from [*McNemar's test*](../docs/glossary.md#mcnemars-test): it looks only at the texts that one alone gets right. Counts are quick to read
-# and easy to argue about. Now *read*: twenty texts about which the two are surest and do not agree.
+# `p` is from [*McNemar's test*](../docs/glossary.md#mcnemars-test): it looks only at the texts that one alone gets right. (It is rounded: 0.0 is less
+# than 0.0005.) So the student has lost something, and the figure says where. Counts are quick to read and easy to argue about. Now *read*: twenty texts about which the two are surest and do not agree.
 
 
 # %% tags=["corpus-text"]
@@ -911,7 +911,7 @@ print_disagreements(its_texts, places, two, n=5)
 
 # %% [markdown]
 # How many of them would you have got right? Often the two answers are both sensible, and the label is one
-# of them. A student that differs there has lost nothing.
+# of them. A student that differs there has lost nothing. The counts above say that this is not all.
 #
 # ## Your own sentences
 #

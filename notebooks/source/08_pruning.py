@@ -19,7 +19,7 @@
 #
 # When you reach the end of this page you will have
 #
-# - set half of a model's weights to zero, and measured what that saves: next to nothing,
+# - set half of the weights in a model's layers to zero, and measured what that saves: next to nothing,
 # - taken heads and neurons *out*, with all their wires, and shown that shrunk is the same as masked,
 # - ranked them in four ways, of which one is chance, and measured which ranking is worth its price,
 # - repaired the damage by distilling from the model that was whole,
@@ -205,8 +205,8 @@ mean, half = loses[-1]
 claim("nine tenths, unrepaired, are too many: outside the interval", small or mean < -half)
 
 # %% [markdown]
-# A quarter of all weights for nothing, more with a repair: that is how such results are told. And what has
-# been *saved*? We look where it counts: bytes on the disk, and milliseconds. The two models are timed in
+# A quarter of the layers' weights for nothing, more with a repair: that is how such results are told. And what
+# has been *saved*? We look where it counts: bytes on the disk, and milliseconds. The two models are timed in
 # turns, on the same texts, one text at a time and in batches of 32. (Always on the processor, also if you
 # have a GPU.)
 
@@ -300,8 +300,8 @@ claim(
 
 # %% [markdown]
 # Look where the two lines meet, if they do, and at the figure before it for what is left of a model with so
-# many zeros. There is one pattern in between. On GPUs since NVIDIA's Ampere, a kernel skips two of any four
-# neighbours if these are zero: [*2:4 sparsity*](../docs/glossary.md#24-sparsity). It is half zeros in a fixed pattern, so there is less freedom
+# many zeros. There is one pattern in between. On GPUs since NVIDIA's Ampere, a kernel skips two of each four
+# neighbours, counted from the start of the row, if these are zero: [*2:4 sparsity*](../docs/glossary.md#24-sparsity). It is half zeros in a fixed pattern, so there is less freedom
 # about which. The cell measures it if your machine has such a GPU.
 
 # %%

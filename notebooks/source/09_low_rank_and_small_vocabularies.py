@@ -402,16 +402,13 @@ check.second_moment(second_moment_answer)
 
 # %% [markdown]
 # Now the formula above says what to do: |D L|² is the squared error of approximating W L. So decompose W L.
-# What it keeps are directions of the *outputs*, the first r columns of U. Let only these through:
-#
-# $$W' = U_r U_r^\top W.$$
-#
-# This is [*data-aware*](../docs/glossary.md#data-aware-svd) SVD (Chen and others 2021; Wang and others 2024). The layer still has two factors:
-# U_r, and U_rᵀ W.
+# This is [*data-aware*](../docs/glossary.md#data-aware-svd) SVD (Chen and others 2021; Wang and others 2024).
 #
 # ### Exercise: the best matrix for these inputs
 #
 # > Difficulty: hard · about 15 minutes
+#
+# The SVD gives the best approximation of W L. The way back from it, to the best W′, is yours to find.
 
 
 # %%
@@ -437,6 +434,12 @@ def best_for_inputs_answer(weight, moment, rank):
 check.best_for_inputs(best_for_inputs_answer)
 
 # %% [markdown]
+# What the SVD of W L keeps are directions of the *outputs*, the first r columns of U. Let only these through:
+#
+# $$W' = U_r U_r^\top W.$$
+#
+# The layer still has two factors, U_r and U_rᵀ W.
+#
 # The library's `low_rank` takes the moment as its third argument, `input_moments` collects the moments of all
 # layers while the model reads a few texts. No labels are needed. First the error that each way makes,
 # layer by layer, at half of the numbers.
@@ -587,7 +590,8 @@ claim("at the smallest size, texts still help after it", small or mean > margin)
 # Read the verdicts. As they are cut, the choice of directions is everything. A few steps of training repair
 # much of what was broken, whatever broke it. But they do not make all equal: who starts far down has not
 # arrived when the steps are over. Low rank *with texts* and pruning are another matter. Compare their lines, and do not
-# let a mean inside its interval crown a winner.
+# let a mean inside its interval crown a winner. (Where two seeds disagree the interval is very wide: two say
+# little about a third.)
 #
 # And if you cannot train? Then the inputs' moments cost a few hundred texts without labels, and seconds.
 #
@@ -628,9 +632,10 @@ for row in times:
     )
 
 # %% [markdown]
-# Compare *with texts* and *pruned*: they have the same number of parameters and do nearly the same arithmetic. With one text at a
-# time, every call has its fixed price, and the factorised model makes twice as many. In batches the
-# arithmetic counts for more.
+# Compare *with texts* and *pruned*: the same number of parameters, and pruned is faster, for one text and in
+# batches. The factorised model makes two products of one. And it still has all heads and all neurons, so
+# whatever is computed between the products, softmax and GELU, is as much as in the teacher. Equal parameters
+# are not equal time.
 #
 # ## Half of a small BERT is a table
 #
@@ -851,8 +856,9 @@ claim("and the more on the table as a whole", small or (np.diff(rows_wrong) > 0)
 # %% [markdown]
 # Counting does not lower the error, it *moves* it: from tokens that occur to tokens that do not. So the question is
 # whether your count knows what will occur. A few hundred texts were plenty for the *layers*: every token of every text shows a layer
-# another vector. For the *table* they are few: look at the last column, the tokens that they lack. On balance, a count of few
-# texts may help or harm; the lines above say what it did here. Count with all the text you have; it needs no labels.
+# another vector. For the *table* they are few: on new texts (the middle column) the count of few leaves more
+# error than that of many. And it does nothing for the tokens that it lacks (the last column). On balance, a count
+# of few texts may help or harm; the lines above say what it did here. Count with all the text you have; it needs no labels.
 #
 # One more trap is the order. Trim first, and the rank is spent on the tokens that stay. Factorise first, and a
 # part of it goes to tokens that you then throw away.
@@ -968,7 +974,7 @@ quiz.a_word_left_out()
 # %% [markdown]
 # ## To read
 #
-# - Eckart, Young (1936), *The Approximation of One Matrix by Another of Lower Rank*: six pages.
+# - Eckart, Young (1936), *The Approximation of One Matrix by Another of Lower Rank*: eight pages.
 # - Chen, Yu, Dhillon, Hsieh (2021), *DRONE: Data-aware Low-rank Compression for Large NLP Models*.
 # - Wang, Zheng, Wan, Zhang (2024), *SVD-LLM*: the same root of the second moment, for large models.
 # - Lan and others (2020), *ALBERT*: section 3.1 is the thin table.

@@ -569,7 +569,8 @@ shown = {
 show(
     figures.cuts_figure(shown),
     alt="Histograms, on a logarithmic axis, of what goes into the same two layers, with the ranges that three "
-    "methods choose. Min-max takes all, percentile a little less, entropy cuts deepest.",
+    "methods choose. In the first layer min-max reaches to the outlier, percentile and entropy stop far before "
+    "it, entropy first. In the second layer all three nearly agree.",
 )
 
 # %%
@@ -643,9 +644,10 @@ claim(
 
 # %% [markdown]
 # Where a line says *inside*, these texts cannot tell the accuracies apart. The classes can: the cleverest
-# method moves the most answers. It was made for image networks, where the few large activations can be
-# spared. In a BERT the outliers *carry* something: layer norm and attention rely on them. Rules of thumb do
-# not travel; a calibration is measured like anything else.
+# method moves the most answers. It was made for image networks, where large activations can be spared. Look at
+# the figure of the ranges again. Percentile gives up the rarest peaks, the outlier among them, and here that
+# costs nothing. Entropy cuts into values that are large and *not* rare, and the model uses these. Rules of
+# thumb do not travel; a calibration is measured like anything else.
 #
 # ## Train with the rounding in
 #
@@ -886,7 +888,7 @@ claim(
 # 1. A quantized number is an integer, a scale and a zero point. Who shares the scale decides the error.
 # 2. Rounding and clipping pull in two directions. The fewer the bits, the more it pays to clip *weights*.
 # 3. Count the embedding table: linear layers alone leave most of a small BERT in float32.
-# 4. Activations have outliers that the model needs. Calibrate, measure, and expect the plain way to win.
+# 4. Activations have outliers. Calibrate and measure: the cleverest way to cut them off need not be the best.
 # 5. int8 is small everywhere and fast where the processor has 8-bit dot products. Measure it on the machine
 #    that will run it.
 #
