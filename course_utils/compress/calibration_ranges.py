@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from course_utils.compress.amounts import number
-from course_utils.compress.moments import batches, need_readable
 from course_utils.compress.quantization import need_bits
+from course_utils.compress.reading import batches, need_readable
 from course_utils.data.encoding import EncodedTexts, pad
 from course_utils.errors import DataError
 

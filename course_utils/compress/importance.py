@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
-from course_utils.compress.moments import batches, need_readable
+from course_utils.compress.reading import batches, need_readable
 from course_utils.data.encoding import EncodedTexts, PadBatch
 from course_utils.distill.losses import hard_loss, has_label
 from course_utils.distill.trainer import Recipe, train

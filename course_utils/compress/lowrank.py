@@ -19,9 +19,9 @@ from course_utils.compress.moments import (
     input_moments,
     linears,
     named_linears,
-    need_readable,
 )
 from course_utils.compress.ranks import ranks_by_share
+from course_utils.compress.reading import need_readable
 from course_utils.compress.svd import low_rank, need_rank, need_share
 from course_utils.data.encoding import EncodedTexts
 from course_utils.errors import ModelError

@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterable
-from itertools import chain
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from course_utils.compress.amounts import number
+from course_utils.compress.reading import batches, need_readable
 from course_utils.data.encoding import EncodedTexts, pad
-from course_utils.errors import DataError, ModelError
+from course_utils.errors import ModelError
 from course_utils.models.compact_bert import Factorised, FactorisedEmbedding
 
 
@@ -86,30 +84,3 @@ def named_linears(model: PreTrainedModel, names: Iterable[str]) -> dict[str, nn.
             f"The model has no linear layer {missing[0]!r}.", do="See linears(model) for the names."
         )
     return {name: layers[name] for name in names}
-
-
-def need_readable(model: PreTrainedModel, texts: EncodedTexts) -> None:
-    """Nothing; raises `DataError` unless the model can read these texts."""
-    texts.need_room(model.config.max_position_embeddings)
-    if empty := [k for k, ids in enumerate(texts.input_ids) if not len(ids)]:
-        raise DataError(
-            f"{len(empty)} of {len(texts)} texts have no token.",
-            where=f"text {empty[0]}, counted from 0",
-            do="Leave them out, or encode them with the special tokens of their tokenizer.",
-        )
-    rows = model.config.vocab_size
-    wrong = next((i for i in chain.from_iterable(texts.input_ids) if not 0 <= i < rows), None)
-    if wrong is not None:
-        raise DataError(
-            f"The texts have a token with the id {wrong}; the model has {rows}, from 0.",
-            do="Encode them with the model's own tokenizer, after it was trimmed, if it was.",
-        )
-
-
-def batches(rows: list, batch_size: int) -> list[list]:
-    """The rows in their order, so many at a time; raises `DataError` for less than one."""
-    if not number(batch_size, Integral) >= 1:
-        raise DataError(
-            f"A batch of {batch_size} texts cannot be read.", do="Take a batch size of 1 or more."
-        )
-    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
