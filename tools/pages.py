@@ -57,8 +57,9 @@ class Link:
 
 
 def pages(root: Path) -> list[Path]:
-    """The paths of all pages below `root`, sorted."""
-    return sorted({path for pattern in PAGES for path in root.glob(pattern)})
+    """The paths of all pages below `root`, sorted, without the copies that JupyterLab keeps."""
+    found = {path for pattern in PAGES for path in root.glob(pattern)}
+    return sorted(path for path in found if ".ipynb_checkpoints" not in path.parts)
 
 
 @cache

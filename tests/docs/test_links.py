@@ -27,6 +27,7 @@ def repository(tmp_path):
         "docs/with blank.md": "# A page\n",
         "tools/tool.py": "x = 1\n",
         "build/made.md": "# Made\n",
+        "docs/.ipynb_checkpoints/page-checkpoint.md": "[gone](nowhere.md)\n",
         "course_utils/__init__.py": "from course_utils.module import f as g\n",
         "course_utils/module.py": "LIMIT: int = 3\ndef f(): ...\nclass C:\n    def m(self): ...\n",
         "notebooks/01_small.ipynb": json.dumps(
