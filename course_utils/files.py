@@ -99,7 +99,7 @@ def refuse_loss(
     That is a file, whatever is not `is_ours` in a folder, and a folder that is, or holds, the
     working directory or one of `keep`: what the new folder is made from.
     """
-    place = Path(folder).resolve()
+    place = Path(os.path.realpath(folder))  # resolve() raises at links that go in a circle
     if Path.cwd().is_relative_to(place):
         raise OutputError(
             "The new folder would replace the one you are in.",

@@ -285,6 +285,9 @@ def test_nothing_but_a_model_is_replaced(tiny_teacher_folder, tokenizer, tmp_pat
             quantize(teacher, "bf16", out=out)
     with pytest.raises(OutputError, match="made from"):
         quantize(loaded, "bf16", tokenizer=tokenizer, out=teacher)
+    (circle := tmp_path / "circle").symlink_to(circle)
+    with pytest.raises(OutputError, match="Could not write"):
+        quantize(teacher, "bf16", out=circle)
     monkeypatch.chdir(models)
     with pytest.raises(OutputError, match="you are in"):
         quantize("teacher", "bf16", out=".")
